@@ -1,0 +1,352 @@
+//! Why something was decided, or was not. Typed, so that tests, `explain`, `events` and a dashboard read the same thing.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ListenerName, NodeName, RoleKey, ServiceId, Token};
+use crate::observation::millis;
+use crate::role::{DomainLevel, Role};
+use crate::time::human;
+
+/// What a reason is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Subject {
+    /// A node.
+    Node(NodeName),
+    /// A service.
+    Service(ServiceId),
+    /// A listener's address.
+    Address(ListenerName),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => node.fmt(f),
+            Self::Service(service) => service.fmt(f),
+            Self::Address(listener) => f.pad(&format!("listen.{listener}")),
+        }
+    }
+}
+
+/// Why an exclusive role moves, or would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveCause {
+    /// Nobody held it before.
+    First,
+    /// Its holder is lost (failover).
+    HolderLost,
+    /// Its holder cannot make it work (failover).
+    HolderFailing,
+    /// Its holder never took the grant.
+    NotTaken,
+    /// An operator asked (switchover).
+    Asked,
+    /// Its node is being drained.
+    Drained,
+    /// It returns to the preferred node (failback).
+    Failback,
+    /// The file no longer allows the holder.
+    NotAllowed,
+    /// The address makes room for a primary on the same node.
+    KeepApart,
+}
+
+impl fmt::Display for MoveCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::First => "first placement",
+            Self::HolderLost => "failover: its holder is lost",
+            Self::HolderFailing => "failover: its holder cannot keep it well",
+            Self::NotTaken => "failover: its holder never took the grant",
+            Self::Asked => "switchover: an operator asked",
+            Self::Drained => "its node is being drained",
+            Self::Failback => "failback: the preferred node is whole and steady",
+            Self::NotAllowed => "the file no longer places it there",
+            Self::KeepApart => "kept apart from a primary on the same node",
+        })
+    }
+}
+
+/// One typed cause. `Display` is its sentence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// A node's session ended.
+    NodeLost {
+        /// Which node.
+        node: NodeName,
+    },
+    /// A node has a session again.
+    NodeReturned {
+        /// Which node.
+        node: NodeName,
+    },
+    /// A node has a session but sends nothing: it moves and stops nothing.
+    NodeUnknown {
+        /// Which node.
+        node: NodeName,
+    },
+    /// A node was lost too often; it holds nothing until it has been steady long enough.
+    HeldDown {
+        /// Which node.
+        node: NodeName,
+        /// Losses within the window.
+        losses: u32,
+        /// How much longer.
+        #[serde(with = "millis")]
+        remaining: Duration,
+    },
+    /// Nothing is placed for the first time before every node is there, or long enough has passed.
+    WaitingForNodes {
+        /// Nodes without a session yet.
+        missing: Vec<NodeName>,
+    },
+    /// An instance is placed.
+    Placed {
+        /// Which service.
+        service: ServiceId,
+        /// Where.
+        node: NodeName,
+        /// As what.
+        role: Role,
+    },
+    /// An instance is no longer wanted on a node.
+    Removed {
+        /// Which service.
+        service: ServiceId,
+        /// Where.
+        node: NodeName,
+    },
+    /// An instance changes its role.
+    RoleChanged {
+        /// Which service.
+        service: ServiceId,
+        /// Where.
+        node: NodeName,
+        /// Its role now.
+        role: Role,
+        /// Why.
+        cause: MoveCause,
+    },
+    /// An exclusive role gets a holder.
+    HolderNamed {
+        /// Which role.
+        role: RoleKey,
+        /// Who.
+        node: NodeName,
+        /// Why.
+        cause: MoveCause,
+    },
+    /// A planned move: the old holder gives the role up first.
+    HolderAsked {
+        /// Which role.
+        role: RoleKey,
+        /// Who gives it up.
+        from: NodeName,
+        /// For whom.
+        to: NodeName,
+        /// Why.
+        cause: MoveCause,
+    },
+    /// The role's grant still runs; it moves when that is released or has ended.
+    WaitingForGrant {
+        /// Which role.
+        role: RoleKey,
+        /// Who still holds it.
+        holder: NodeName,
+        /// Under which token.
+        token: Token,
+    },
+    /// Nobody can hold the role now.
+    NoCandidate {
+        /// Which role.
+        role: RoleKey,
+    },
+    /// A node was considered and not taken.
+    PassedOver {
+        /// For what.
+        subject: Subject,
+        /// Which node.
+        node: NodeName,
+        /// Why not.
+        why: WhyNot,
+    },
+    /// Failback waits until the preferred node has been whole long enough.
+    FailbackWaits {
+        /// What would move.
+        subject: Subject,
+        /// To whom.
+        node: NodeName,
+        /// How much longer; zero when it waits for something other than time.
+        #[serde(with = "millis")]
+        remaining: Duration,
+    },
+    /// The model's number of instances cannot be placed.
+    Short {
+        /// Which service.
+        service: ServiceId,
+        /// How many instances are placed.
+        placed: u32,
+        /// How many the model asks for.
+        wanted: u32,
+        /// How many carry the full load.
+        need: u32,
+        /// At which level there are too few domains, or where capacity ends.
+        level: DomainLevel,
+    },
+    /// The service runs with fewer well instances than carry the load.
+    BelowNeed {
+        /// Which service.
+        service: ServiceId,
+        /// Well and active.
+        well: u32,
+        /// Needed.
+        need: u32,
+    },
+    /// A request of an operator cannot be met.
+    Refused {
+        /// About what.
+        subject: Subject,
+        /// Which node was asked for.
+        node: NodeName,
+        /// Why not.
+        why: WhyNot,
+    },
+    /// A node is drained: nothing is placed on it.
+    Draining {
+        /// Which node.
+        node: NodeName,
+    },
+}
+
+/// Why a node was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhyNot {
+    /// It has no session.
+    Absent,
+    /// It sends nothing.
+    Unknown,
+    /// An operator drains it.
+    Drained,
+    /// It was lost too often of late.
+    HeldDown,
+    /// The instance there fails.
+    Failing,
+    /// No instance of the service is placed there.
+    NotPlaced,
+    /// It only votes.
+    Witness,
+    /// It is not in the file.
+    NotInFile,
+    /// Its balancer does not answer.
+    NoBalancer,
+}
+
+impl fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Absent => "it has no session",
+            Self::Unknown => "it has a session but says nothing",
+            Self::Drained => "it is being drained",
+            Self::HeldDown => "it was lost too often of late",
+            Self::Failing => "the instance there fails",
+            Self::NotPlaced => "no instance is placed there",
+            Self::Witness => "it is a witness: it votes and holds nothing",
+            Self::NotInFile => "it is not in the file",
+            Self::NoBalancer => "its balancer does not answer",
+        })
+    }
+}
+
+impl Reason {
+    /// Whom `explain` shows it for: the thing it is about first, then the nodes it names.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let role = |role: &RoleKey| match role {
+            RoleKey::Service(service) => Some(Subject::Service(service.clone())),
+            RoleKey::Address(listener) => Some(Subject::Address(listener.clone())),
+            RoleKey::Coordinator => None,
+        };
+        let node = |node: &NodeName| Subject::Node(node.clone());
+        match self {
+            Self::NodeLost { node: n } | Self::NodeReturned { node: n } | Self::NodeUnknown { node: n } => vec![node(n)],
+            Self::HeldDown { node: n, .. } | Self::Draining { node: n } => vec![node(n)],
+            Self::WaitingForNodes { missing } => missing.iter().map(node).collect(),
+            Self::Placed { service, node: n, .. }
+            | Self::Removed { service, node: n }
+            | Self::RoleChanged { service, node: n, .. } => vec![Subject::Service(service.clone()), node(n)],
+            Self::HolderNamed { role: r, node: n, .. } => role(r).into_iter().chain([node(n)]).collect(),
+            Self::HolderAsked { role: r, from, to, .. } => role(r).into_iter().chain([node(from), node(to)]).collect(),
+            Self::WaitingForGrant { role: r, holder, .. } => role(r).into_iter().chain([node(holder)]).collect(),
+            Self::NoCandidate { role: r } => role(r).into_iter().collect(),
+            Self::PassedOver { subject, node: n, .. }
+            | Self::FailbackWaits { subject, node: n, .. }
+            | Self::Refused { subject, node: n, .. } => vec![subject.clone(), node(n)],
+            Self::Short { service, .. } | Self::BelowNeed { service, .. } => vec![Subject::Service(service.clone())],
+        }
+    }
+
+    /// It changed something, so it belongs into the record of events; the rest explains why nothing was done.
+    pub fn is_change(&self) -> bool {
+        matches!(
+            self,
+            Self::NodeLost { .. }
+                | Self::NodeReturned { .. }
+                | Self::Placed { .. }
+                | Self::Removed { .. }
+                | Self::RoleChanged { .. }
+                | Self::HolderNamed { .. }
+                | Self::HolderAsked { .. }
+                | Self::Refused { .. }
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeLost { node } => write!(f, "{node} is lost: its session ended"),
+            Self::NodeReturned { node } => write!(f, "{node} is back"),
+            Self::NodeUnknown { node } => write!(f, "{node} has a session but says nothing: unknown moves nothing"),
+            Self::HeldDown { node, losses, remaining } => {
+                write!(f, "{node} was lost {losses} times of late: held down for another {}", human(*remaining))
+            }
+            Self::WaitingForNodes { missing } => write!(f, "waiting for {} before the first placement", list(missing)),
+            Self::Placed { service, node, role } => write!(f, "{service} is placed on {node} as {role}"),
+            Self::Removed { service, node } => write!(f, "{service} is no longer placed on {node}"),
+            Self::RoleChanged { service, node, role, cause } => write!(f, "{service} on {node} becomes {role}: {cause}"),
+            Self::HolderNamed { role, node, cause } => write!(f, "{role} goes to {node}: {cause}"),
+            Self::HolderAsked { role, from, to, cause } => {
+                write!(f, "{role} leaves {from} for {to}, after {from} has released it: {cause}")
+            }
+            Self::WaitingForGrant { role, holder, token } => {
+                write!(f, "{role} waits: {holder} still holds its grant (token {token})")
+            }
+            Self::NoCandidate { role } => write!(f, "{role} has no node that may hold it now"),
+            Self::PassedOver { subject, node, why } => write!(f, "{node} is passed over for {subject}: {why}"),
+            Self::FailbackWaits { subject, node, remaining } if remaining.is_zero() => {
+                write!(f, "failback of {subject} to {node} waits until its instance is well")
+            }
+            Self::FailbackWaits { subject, node, remaining } => {
+                write!(f, "failback of {subject} to {node} in {}, if it stays steady", human(*remaining))
+            }
+            Self::Short { service, placed, wanted, need, level } => write!(
+                f,
+                "{service} has {placed} of {wanted} instances ({need} carry the load): no further {level} can take one"
+            ),
+            Self::BelowNeed { service, well, need } => {
+                write!(f, "{service} has {well} well instances where {need} carry the load")
+            }
+            Self::Refused { subject, node, why } => write!(f, "{subject} cannot go to {node}: {why}"),
+            Self::Draining { node } => write!(f, "{node} is being drained: nothing is placed on it"),
+        }
+    }
+}
+
+fn list(names: &[NodeName]) -> String {
+    names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+}

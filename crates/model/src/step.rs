@@ -1,0 +1,53 @@
+//! The acts that one node may owe to a goal. A hand carries a step out; it chooses nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, ListenerName, RoleKey, ServiceId, Token};
+use crate::role::Role;
+
+/// One idempotent act on one node, stamped with the goal it serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Take the grant of an exclusive role: the goal names this node and the role is free.
+    TakeGrant {
+        /// Which role.
+        role: RoleKey,
+        /// The token it will carry.
+        token: Token,
+    },
+    /// Give the grant back: nothing of the role is left running here.
+    ReleaseGrant {
+        /// Which role.
+        role: RoleKey,
+        /// The token it carries.
+        token: Token,
+    },
+    /// Make sure that an instance runs.
+    Start {
+        /// Which service.
+        service: ServiceId,
+        /// In which role.
+        role: Role,
+        /// Under which token (exclusive services).
+        token: Option<Token>,
+        /// For which goal.
+        generation: Generation,
+    },
+    /// Make sure that no instance runs: its stop signal, its grace, then the end of everything inside.
+    Stop {
+        /// Which service.
+        service: ServiceId,
+    },
+    /// Bind a listener's address here.
+    Bind {
+        /// Which listener.
+        listener: ListenerName,
+        /// Under which token.
+        token: Token,
+    },
+    /// Close a listener's address here, with every session on it.
+    Unbind {
+        /// Which listener.
+        listener: ListenerName,
+    },
+}
