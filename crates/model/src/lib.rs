@@ -5,6 +5,7 @@
 //! run the very same state machine and neither may import the other.
 
 pub mod goal;
+pub mod grant;
 pub mod ids;
 pub mod lease;
 pub mod memory;
@@ -16,6 +17,7 @@ pub mod step;
 pub mod time;
 
 pub use goal::{AddressGoal, Goal, InstanceGoal, NodeMemory, RoleGoal, ServiceGoal};
+pub use grant::Grant;
 pub use ids::{Generation, ListenerName, NodeName, RoleKey, ServiceId, ServiceKind, Token};
 pub use observation::{AddressState, Fact, Health, InstanceObservation, InstanceState, Observation};
 pub use reason::{Reason, Subject};

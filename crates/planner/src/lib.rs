@@ -1,1 +1,7 @@
-//! planner
+//! Advice on redundancy: where instances go so that the declared model really holds.
+//!
+//! Pure. [`place`] is the only placement code; `failover` calls it to decide.
+
+mod place;
+
+pub use place::{Demand, Placement, Shortage, Site, Topology, place, wanted, wanted_active};

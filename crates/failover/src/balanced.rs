@@ -1,0 +1,199 @@
+//! Services of which several instances may act at once: who carries traffic, who is a spare.
+
+use std::time::Duration;
+
+use backstay_model::{
+    Health, InstanceGoal, InstanceState, NodeName, Reason, Role, ServiceGoal, Subject,
+    reason::{MoveCause, WhyNot},
+};
+use backstay_planner::wanted_active;
+use backstay_spec::{Failback, ServiceSpec, SpareKind};
+
+use crate::decide::Draft;
+use crate::members::Members;
+use crate::view::View;
+
+/// How fit an instance is to carry traffic, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fitness {
+    /// Runs and passes its check, or carries traffic and nothing is known against it.
+    Well,
+    /// Could be started, or is starting.
+    Ready,
+    /// Fails, or its node was lost too often.
+    Sick,
+    /// Its node is lost or drained.
+    Gone,
+}
+
+/// One node that may carry an instance.
+struct Candidate<'a> {
+    node: &'a NodeName,
+    fitness: Fitness,
+    /// Its place among the preferred nodes, if it may have its role back.
+    claim: usize,
+    was_active: bool,
+}
+
+/// Revises one service.
+pub(crate) fn revise(draft: &mut Draft, view: &View<'_>, members: &Members, service: &ServiceSpec, placed: &[NodeName]) {
+    let before = view.goal.services.get(&service.id).cloned().unwrap_or_default();
+    let chosen = choice(draft, view, members, service, placed, &before);
+    let mut candidates: Vec<_> = placed
+        .iter()
+        .map(|node| {
+            let was_active = before.instances.get(node).is_some_and(|i| i.role == Role::Active && !i.leaving);
+            let fitness = fitness(view, members, service, node, was_active);
+            let claim = match &chosen {
+                Some(chosen) if chosen == node && fitness <= Fitness::Ready => 0,
+                _ => claim(draft, view, members, service, node, fitness, was_active),
+            };
+            Candidate { node, fitness, claim, was_active }
+        })
+        .collect();
+    candidates.sort_by_key(|c| (c.fitness, c.claim, !c.was_active, position(&service.prefer, c.node), c.node));
+
+    let active_count = wanted_active(service) as usize;
+    let mut after = ServiceGoal { chosen, ..ServiceGoal::default() };
+    for (index, candidate) in candidates.iter().enumerate() {
+        let role = if index < active_count { Role::Active } else { Role::Spare };
+        let runs = role == Role::Active || service.spare == SpareKind::Hot;
+        after.instances.insert(candidate.node.clone(), InstanceGoal { role, runs, leaving: false });
+    }
+    let well = candidates.iter().take(active_count).filter(|c| c.fitness == Fitness::Well).count() as u32;
+    keep_until_replaced(&mut after, &before, view, members, service, well);
+    say_changes(draft, service, &before, &after, &candidates);
+    if well < service.need {
+        draft.because(Reason::BelowNeed { service: service.id.clone(), well, need: service.need });
+    }
+    draft.goal.services.insert(service.id.clone(), after);
+}
+
+/// A node that an operator chose by `switchover`, as long as it is there.
+fn choice(
+    draft: &mut Draft,
+    view: &View<'_>,
+    members: &Members,
+    service: &ServiceSpec,
+    placed: &[NodeName],
+    before: &ServiceGoal,
+) -> Option<NodeName> {
+    let subject = Subject::Service(service.id.clone());
+    let kept = before.chosen.clone().filter(|node| members.present(node));
+    let Some(asked) = view.switchovers.get(&subject) else { return kept };
+    draft.answer(subject.clone());
+    let why = match members.get(asked) {
+        None => Some(WhyNot::NotInFile),
+        Some(member) if member.unfit.is_some() => member.unfit,
+        Some(_) if !placed.contains(asked) => Some(WhyNot::NotPlaced),
+        Some(_) => None,
+    };
+    match why {
+        None => Some(asked.clone()),
+        Some(why) => {
+            draft.because(Reason::Refused { subject, node: asked.clone(), why });
+            kept
+        }
+    }
+}
+
+fn fitness(view: &View<'_>, members: &Members, service: &ServiceSpec, node: &NodeName, was_active: bool) -> Fitness {
+    match members.get(node).map(|member| member.unfit) {
+        None | Some(Some(WhyNot::Absent | WhyNot::Drained | WhyNot::Witness)) => return Fitness::Gone,
+        // Unknown is not dead: it keeps its role and gets no new one.
+        Some(Some(WhyNot::Unknown)) => return if was_active { Fitness::Well } else { Fitness::Sick },
+        Some(Some(WhyNot::HeldDown)) if !was_active => return Fitness::Sick,
+        _ => {}
+    }
+    match view.instance(node, &service.id) {
+        None => Fitness::Ready,
+        Some(seen) if seen.is_well() => Fitness::Well,
+        Some(seen) if seen.state == InstanceState::Failed || seen.health == Health::Failing => Fitness::Sick,
+        Some(_) => Fitness::Ready,
+    }
+}
+
+/// The place of a preferred node that may be active: it already is, nobody is yet, or failback allows its return.
+fn claim(
+    draft: &mut Draft,
+    view: &View<'_>,
+    members: &Members,
+    service: &ServiceSpec,
+    node: &NodeName,
+    fitness: Fitness,
+    was_active: bool,
+) -> usize {
+    let rank = position(&service.prefer, node);
+    let first = !view.goal.services.contains_key(&service.id);
+    if rank == usize::MAX || was_active || first {
+        return rank;
+    }
+    let displaced = service.prefer.iter().take(wanted_active(service) as usize).any(|preferred| preferred == node);
+    if !displaced || service.failback == Failback::Manual || fitness > Fitness::Ready {
+        return usize::MAX;
+    }
+    let whole_for = match (service.spare, view.instance(node, &service.id)) {
+        (SpareKind::Hot, seen) => seen.map_or(Duration::ZERO, |seen| seen.healthy_for),
+        _ => Duration::MAX,
+    };
+    let steady_for = members.get(node).map_or(Duration::ZERO, |member| member.steady_for).min(whole_for);
+    let remaining = service.steady.saturating_sub(steady_for);
+    if remaining.is_zero() {
+        return rank;
+    }
+    draft.look_again_in(remaining);
+    let subject = Subject::Service(service.id.clone());
+    draft.because(Reason::FailbackWaits { subject, node: node.clone(), remaining });
+    usize::MAX
+}
+
+/// An instance that is no longer wanted goes on, also with its traffic, until the load is carried without it.
+fn keep_until_replaced(
+    after: &mut ServiceGoal,
+    before: &ServiceGoal,
+    view: &View<'_>,
+    members: &Members,
+    service: &ServiceSpec,
+    well: u32,
+) {
+    let carried = well >= service.need;
+    for (node, instance) in &before.instances {
+        let serves = view.instance(node, &service.id).is_none_or(|seen| seen.is_well());
+        let keeps = !carried && instance.runs && members.present(node) && serves;
+        if keeps && !after.instances.contains_key(node) {
+            after.instances.insert(node.clone(), InstanceGoal { leaving: true, ..instance.clone() });
+        }
+    }
+}
+
+fn say_changes(draft: &mut Draft, service: &ServiceSpec, before: &ServiceGoal, after: &ServiceGoal, seen: &[Candidate<'_>]) {
+    let id = &service.id;
+    let someone_gone = before
+        .instances
+        .iter()
+        .any(|(node, i)| i.role == Role::Active && !seen.iter().any(|c| c.node == node && c.fitness < Fitness::Gone));
+    for (node, instance) in &after.instances {
+        let role = instance.role;
+        match before.instances.get(node) {
+            None => draft.because(Reason::Placed { service: id.clone(), node: node.clone(), role }),
+            Some(was) if was.role != role => {
+                let cause = match () {
+                    _ if after.chosen.as_ref() == Some(node) && before.chosen != after.chosen => MoveCause::Asked,
+                    _ if before.chosen != after.chosen && after.chosen.is_some() => MoveCause::Asked,
+                    _ if someone_gone => MoveCause::HolderLost,
+                    _ if seen.iter().any(|c| c.was_active && c.fitness > Fitness::Well) => MoveCause::HolderFailing,
+                    _ => MoveCause::Failback,
+                };
+                draft.because(Reason::RoleChanged { service: id.clone(), node: node.clone(), role, cause });
+            }
+            Some(_) => {}
+        }
+    }
+    for node in before.instances.keys().filter(|node| !after.instances.contains_key(*node)) {
+        draft.because(Reason::Removed { service: id.clone(), node: node.clone() });
+    }
+}
+
+fn position(list: &[NodeName], node: &NodeName) -> usize {
+    list.iter().position(|n| n == node).unwrap_or(usize::MAX)
+}
