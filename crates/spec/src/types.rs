@@ -232,6 +232,28 @@ pub struct PostgresSpec {
     pub data: Option<String>,
     /// Directory of its programs.
     pub bin: Option<String>,
+    /// How many standbys a commit waits for; follows from `goal.max_loss` when absent.
+    pub sync: Option<u32>,
+    /// What happens to writes when there are too few standbys.
+    pub degrade: Degrade,
+    /// Settings of the server.
+    pub parameters: BTreeMap<String, String>,
+    /// Networks that may connect.
+    pub clients: Vec<String>,
+    /// Databases that should exist.
+    pub databases: Vec<String>,
+    /// Users that should exist, each with where its password is (`file:…`, `env:…`); one is made when absent.
+    pub users: BTreeMap<String, Option<String>>,
+}
+
+/// `degrade`: what happens to writes when too few standbys are left to acknowledge them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Degrade {
+    /// They wait; nothing acknowledged is lost.
+    #[default]
+    Wait,
+    /// They go on, and what was not yet copied may be lost.
+    Async,
 }
 
 /// `[listen.NAME]`.
@@ -303,6 +325,14 @@ pub struct BackupSpec {
     pub of: String,
     /// `file:/path` or `s3://bucket/prefix`.
     pub to: String,
+    /// Nodes that may take it; any when empty.
+    pub on: Vec<NodeName>,
+    /// Where the repository's credentials are: `file:…` or `env:…`.
+    pub credentials: Option<String>,
+    /// Public keys that copies are encrypted to.
+    pub encrypt_to: Vec<String>,
+    /// Where the private key for proofs is: `file:…` or `env:…`.
+    pub key: Option<String>,
     /// How often.
     pub every: Duration,
     /// How long backups are kept.
