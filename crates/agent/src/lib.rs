@@ -1,1 +1,5 @@
 //! agent
+
+pub mod clock;
+pub mod identity;
+pub mod peer;
