@@ -62,7 +62,7 @@ pub(crate) fn revise(draft: &mut Draft, view: &View<'_>, members: &Members, serv
     }
     let well = candidates.iter().take(active_count).filter(|c| c.fitness == Fitness::Well).count() as u32;
     keep_until_replaced(&mut after, &before, view, members, service, well);
-    say_changes(draft, service, &before, &after, &candidates);
+    say_changes(draft, view, service, &before, &after, &candidates);
     if well < service.need {
         draft.because(Reason::BelowNeed { service: service.id.clone(), well, need: service.need });
     }
@@ -166,12 +166,18 @@ fn keep_until_replaced(
     }
 }
 
-fn say_changes(draft: &mut Draft, service: &ServiceSpec, before: &ServiceGoal, after: &ServiceGoal, seen: &[Candidate<'_>]) {
+fn say_changes(
+    draft: &mut Draft,
+    view: &View<'_>,
+    service: &ServiceSpec,
+    before: &ServiceGoal,
+    after: &ServiceGoal,
+    seen: &[Candidate<'_>],
+) {
     let id = &service.id;
-    let someone_gone = before
-        .instances
-        .iter()
-        .any(|(node, i)| i.role == Role::Active && !seen.iter().any(|c| c.node == node && c.fitness < Fitness::Gone));
+    let active_before = before.instances.iter().filter(|(_, i)| i.role == Role::Active).map(|(node, _)| node);
+    let gone: Vec<_> = active_before.filter(|node| !seen.iter().any(|c| c.node == *node && c.fitness < Fitness::Gone)).collect();
+    let drained = gone.iter().any(|node| view.drains.contains(*node));
     for (node, instance) in &after.instances {
         let role = instance.role;
         match before.instances.get(node) {
@@ -180,7 +186,8 @@ fn say_changes(draft: &mut Draft, service: &ServiceSpec, before: &ServiceGoal, a
                 let cause = match () {
                     _ if after.chosen.as_ref() == Some(node) && before.chosen != after.chosen => MoveCause::Asked,
                     _ if before.chosen != after.chosen && after.chosen.is_some() => MoveCause::Asked,
-                    _ if someone_gone => MoveCause::HolderLost,
+                    _ if drained => MoveCause::Drained,
+                    _ if !gone.is_empty() => MoveCause::HolderLost,
                     _ if seen.iter().any(|c| c.was_active && c.fitness > Fitness::Well) => MoveCause::HolderFailing,
                     _ => MoveCause::Failback,
                 };

@@ -1,6 +1,5 @@
 //! The decision, as a numbered procedure. A person who stops reading here knows what Backstay does.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstay_model::{Goal, Instant, Reason, Subject};
@@ -145,15 +144,4 @@ fn ageless(goal: &Goal) -> Goal {
         role.stood_for = Duration::ZERO;
     }
     goal
-}
-
-/// What a decision is made of besides the goal, grouped by what it is about (for `explain`).
-pub fn by_subject(reasons: &[Reason]) -> BTreeMap<Subject, Vec<&Reason>> {
-    let mut grouped: BTreeMap<Subject, Vec<&Reason>> = BTreeMap::new();
-    for reason in reasons {
-        for subject in reason.subjects() {
-            grouped.entry(subject).or_default().push(reason);
-        }
-    }
-    grouped
 }

@@ -97,7 +97,7 @@ pub(crate) fn revise_address(
     let nodes: Vec<_> = members.iter().map(|(node, _)| node.clone()).collect();
     let mut candidates = candidates(draft, members, &subject, &nodes, |node| match view.report(node) {
         Some(report) if !report.balancer_up => Some(WhyNot::NoBalancer),
-        _ if cannot_bind(node) => Some(WhyNot::Failing),
+        _ if cannot_bind(node) => Some(WhyNot::CannotBind),
         _ => None,
     });
     // Off the node of a primary it leads to, when it can be: one lost node should not take both.
@@ -220,17 +220,13 @@ impl Contest<'_> {
 
     /// Nobody should hold it: name the next holder as soon as nobody does.
     fn without_holder(&self, draft: &mut Draft) -> RoleGoal {
-        let cause = match (&self.before.next, &self.wanted) {
-            (Some(next), Some((wanted, cause))) if next == wanted => *cause,
-            (Some(_), _) => MoveCause::Asked,
-            (None, _) => MoveCause::First,
-        };
+        let cause = self.before.why.unwrap_or(MoveCause::First);
         let next = self.before.next.clone().filter(|next| self.candidates.contains(next));
         let next = next.or_else(|| self.wanted.clone().map(|(node, _)| node)).or_else(|| self.best());
         match (next, self.grant) {
             (next, Some(grant)) => {
                 draft.because(self.waits_for(grant));
-                RoleGoal { next, ..RoleGoal::default() }
+                RoleGoal { next, why: Some(cause), ..RoleGoal::default() }
             }
             (Some(next), None) => self.named(draft, next, cause),
             (None, None) => {
@@ -309,6 +305,6 @@ impl Contest<'_> {
         }
         let (role, from) = (self.role.clone(), from.clone());
         draft.because(Reason::HolderAsked { role, from, to: to.clone(), cause });
-        RoleGoal { next: Some(to), ..RoleGoal::default() }
+        RoleGoal { next: Some(to), why: Some(cause), ..RoleGoal::default() }
     }
 }

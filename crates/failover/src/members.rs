@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backstay_model::{NodeMemory, NodeName, Reason, reason::WhyNot};
+use backstay_model::{NodeMemory, NodeName, Reason, Subject, reason::WhyNot};
 use backstay_planner::Demand;
 use backstay_spec::{Failback, ServiceSpec};
 
@@ -62,7 +62,8 @@ impl Members {
                 None => {}
             }
         }
-        let chosen = goal.and_then(|goal| goal.chosen.clone());
+        let asked = view.switchovers.get(&Subject::Service(service.id.clone())).cloned();
+        let chosen = asked.or_else(|| goal.and_then(|goal| goal.chosen.clone()));
         let returns = |node: &&NodeName| {
             service.failback == Failback::Auto
                 && !current.contains(*node)
@@ -76,6 +77,10 @@ impl Members {
                 pull.push(node.clone());
             } else {
                 draft.look_again_in(remaining);
+                if service.exclusive {
+                    let subject = Subject::Service(service.id.clone());
+                    draft.because(Reason::FailbackWaits { subject, node: node.clone(), remaining });
+                }
             }
         }
         Demand { service, current, pull, reluctant, barred }

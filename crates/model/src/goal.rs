@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, ListenerName, NodeName, ServiceId};
 use crate::observation::millis;
+use crate::reason::MoveCause;
 use crate::role::Role;
 
 /// What every agent should bring about. It names the world it wants, never acts.
@@ -55,6 +56,8 @@ pub struct RoleGoal {
     pub holder: Option<NodeName>,
     /// Whom a planned move is for.
     pub next: Option<NodeName>,
+    /// Why it moves there.
+    pub why: Option<MoveCause>,
     /// How long the present answer has stood, as of this goal.
     #[serde(with = "millis")]
     pub stood_for: Duration,

@@ -245,6 +245,8 @@ pub enum WhyNot {
     NotInFile,
     /// Its balancer does not answer.
     NoBalancer,
+    /// Its balancer cannot bind the address.
+    CannotBind,
 }
 
 impl fmt::Display for WhyNot {
@@ -259,6 +261,7 @@ impl fmt::Display for WhyNot {
             Self::Witness => "it is a witness: it votes and holds nothing",
             Self::NotInFile => "it is not in the file",
             Self::NoBalancer => "its balancer does not answer",
+            Self::CannotBind => "its balancer cannot bind the address",
         })
     }
 }
@@ -310,7 +313,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NodeLost { node } => write!(f, "{node} is lost: its session ended"),
-            Self::NodeReturned { node } => write!(f, "{node} is back"),
+            Self::NodeReturned { node } => write!(f, "{node} is here: it has a session"),
             Self::NodeUnknown { node } => write!(f, "{node} has a session but says nothing: unknown moves nothing"),
             Self::HeldDown { node, losses, remaining } => {
                 write!(f, "{node} was lost {losses} times of late: held down for another {}", human(*remaining))

@@ -46,10 +46,10 @@ impl World {
             ["up", nodes @ ..] => nodes.iter().for_each(|node| self.up(node)),
             ["down", nodes @ ..] => nodes.iter().for_each(|node| self.down(node)),
             ["silent", nodes @ ..] => self.silent.extend(nodes.iter().map(|node| NodeName::from(*node))),
-            ["heard", nodes @ ..] => nodes.iter().for_each(|node| drop(self.silent.remove(&NodeName::from(*node)))),
+            ["heard", nodes @ ..] => self.silent.retain(|silent| !nodes.contains(&silent.as_str())),
             ["lapse", role] => drop(self.grants.remove(&role.parse().unwrap())),
-            ["drain", node] => drop(self.drains.insert(NodeName::from(*node))),
-            ["undrain", node] => drop(self.drains.remove(&NodeName::from(*node))),
+            ["drain", node] => self.drains.extend([NodeName::from(*node)]),
+            ["undrain", node] => self.drains.retain(|drained| drained.as_str() != *node),
             ["switchover", what, node] => drop(self.switchovers.insert(subject(what), NodeName::from(*node))),
             ["instance", node, service, state, rest @ ..] => self.instance(node, service, state, rest),
             ["cannot-bind", node, listener] => {
