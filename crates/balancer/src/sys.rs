@@ -1,0 +1,204 @@
+//! Sockets and signals. The only module that may use `unsafe`: for the two signal calls that rustix does not offer.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
+
+/// Connections the kernel may queue before they are accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// What edge-triggered events have said about a socket and no call has refuted since.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ready {
+    /// A read may give something.
+    pub(crate) read: bool,
+    /// A write may take something.
+    pub(crate) write: bool,
+    /// The other side has sent its end: reading goes on until it is met.
+    pub(crate) ended: bool,
+    /// The connection is gone in both directions.
+    pub(crate) dead: bool,
+}
+
+/// What a read gave.
+pub(crate) enum Got {
+    Data(usize),
+    End,
+    Wait,
+    Gone,
+}
+
+/// What a write took.
+pub(crate) enum Put {
+    Sent(usize),
+    Wait,
+    Gone,
+}
+
+/// Reads once. A short read means that the socket is drained, which saves the call that would say so.
+pub(crate) fn recv(fd: &OwnedFd, ready: &mut Ready, buf: &mut [u8]) -> Got {
+    let room = buf.len();
+    loop {
+        return match net::recv(fd, &mut *buf, RecvFlags::empty()) {
+            Ok((0, _)) => Got::End,
+            Ok((count, _)) => {
+                if count < room && !ready.ended {
+                    ready.read = false;
+                }
+                Got::Data(count)
+            }
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                ready.read = false;
+                Got::Wait
+            }
+            Err(_) => Got::Gone,
+        };
+    }
+}
+
+/// Writes once.
+pub(crate) fn send(fd: &OwnedFd, ready: &mut Ready, bytes: &[u8]) -> Put {
+    loop {
+        return match net::send(fd, bytes, SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                if count < bytes.len() {
+                    ready.write = false;
+                }
+                Put::Sent(count)
+            }
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                ready.write = false;
+                Put::Wait
+            }
+            Err(_) => Put::Gone,
+        };
+    }
+}
+
+/// Says whether an idle connection is still open and silent.
+pub(crate) fn is_quiet(fd: &OwnedFd) -> bool {
+    let mut byte = [0u8; 1];
+    matches!(net::recv(fd, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
+}
+
+/// Tells the other side that nothing more will be written.
+pub(crate) fn end_writing(fd: &OwnedFd) {
+    let _ = net::shutdown(fd, Shutdown::Write);
+}
+
+/// Makes the coming close a reset, so that the other side cannot take what it got for the whole.
+pub(crate) fn reset_on_close(fd: &OwnedFd) {
+    let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+}
+
+/// Binds and listens. SO_REUSEADDR only lets old sessions of the address die in peace; SO_REUSEPORT is never set, so a second
+/// listener on the address fails.
+pub(crate) fn listen(bind: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = stream_socket(bind)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    if bind.is_ipv6() {
+        sockopt::set_ipv6_v6only(&fd, true)?;
+    }
+    net::bind(&fd, &bind)?;
+    net::listen(&fd, BACKLOG)?;
+    Ok(fd)
+}
+
+/// The address a socket is bound to.
+pub(crate) fn local_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    let addr = net::getsockname(fd)?;
+    SocketAddr::try_from(addr).map_err(io::Error::from)
+}
+
+/// Accepts one connection.
+pub(crate) fn accept(fd: &OwnedFd) -> Result<(OwnedFd, IpAddr), Errno> {
+    let (fd, addr) = net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer =
+        addr.and_then(|addr| SocketAddr::try_from(addr).ok()).map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
+    let _ = sockopt::set_tcp_nodelay(&fd, true);
+    Ok((fd, peer))
+}
+
+/// Starts a connection; writing becomes possible, or an error is met, when it is decided.
+pub(crate) fn connect(addr: SocketAddr) -> Result<OwnedFd, Errno> {
+    let fd = stream_socket(addr)?;
+    let _ = sockopt::set_tcp_nodelay(&fd, true);
+    match net::connect(&fd, &addr) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(fd),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Whether a started connection has failed.
+pub(crate) fn connect_error(fd: &OwnedFd) -> Option<Errno> {
+    match sockopt::socket_error(fd) {
+        Ok(Ok(())) => None,
+        Ok(Err(errno)) | Err(errno) => Some(errno),
+    }
+}
+
+/// Whether an error says that this process or machine ran out of something, rather than that the other side failed.
+pub(crate) fn is_exhausted(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
+}
+
+fn stream_socket(addr: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
+}
+
+/// SIGTERM, SIGINT and SIGHUP as a readable descriptor. They stay blocked in this thread and in those it starts.
+pub(crate) struct Signals {
+    fd: OwnedFd,
+}
+
+impl Signals {
+    /// Blocks the signals and opens the descriptor. To be called before any thread is started.
+    pub(crate) fn open() -> io::Result<Self> {
+        // SAFETY: `set` is a plain C struct that sigemptyset fills in before anything reads it; every pointer is to a live local.
+        let fd = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut set);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+                libc::sigaddset(&mut set, signal);
+            }
+            if libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just returned this descriptor and nobody else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
+    }
+
+    /// Says whether a signal that asks for the end has come; SIGHUP is swallowed.
+    pub(crate) fn end_requested(&self) -> bool {
+        let mut end = false;
+        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+        while let Ok(count) = rustix::io::read(&self.fd, &mut info[..]) {
+            if count < 4 {
+                break;
+            }
+            let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+            end |= signal == libc::SIGTERM || signal == libc::SIGINT;
+        }
+        end
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
