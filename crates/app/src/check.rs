@@ -1,0 +1,1 @@
+//! Watches whether a program serves.
