@@ -43,6 +43,13 @@ pub struct Diagnostic {
     pub span: Range<usize>,
 }
 
+impl Diagnostic {
+    /// The same, as something that does not refuse the file.
+    pub fn into_warning(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
+    }
+}
+
 /// Collects diagnostics of one text and knows its lines.
 pub(crate) struct Sink<'t> {
     file: &'t str,
@@ -84,8 +91,8 @@ impl<'t> Sink<'t> {
             column,
             end_column,
             code: code.to_owned(),
-            message,
-            help,
+            message: printable(&message),
+            help: help.as_deref().map(printable),
             span: start..end,
         });
     }
@@ -129,6 +136,11 @@ impl<'t> Sink<'t> {
         }
         list
     }
+}
+
+/// Control characters of the file must not reach a terminal through a message.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 /// Shows diagnostics with their lines and carets, without colour, and counts them at the end.

@@ -8,14 +8,23 @@ mod build;
 mod check;
 mod derive;
 mod diagnostic;
+mod diff;
+mod fmt;
 mod keys;
 mod read;
+mod schema;
 mod suggest;
+mod this_build;
 mod types;
 mod units;
+mod words;
 
 pub use derive::{NodeByAddrError, UNNAMED_SITE, hash};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Severity, render, render_coloured};
+pub use diff::{Change, diff};
+pub use fmt::fmt;
+pub use schema::{reference_markdown, schema};
+pub use this_build::not_in_this_build;
 pub use types::*;
 pub use units::{DURATION_MAX, UnitError, duration_text, parse_duration, parse_loss, parse_size, size_text};
 
