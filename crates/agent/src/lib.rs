@@ -3,3 +3,5 @@
 pub mod clock;
 pub mod identity;
 pub mod peer;
+pub mod api;
+pub mod local;
