@@ -189,6 +189,10 @@ impl Tried {
         self.uids[..self.count].contains(&uid)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(crate) fn add(&mut self, uid: u64) {
         if self.count < Self::MAX {
             self.uids[self.count] = uid;
