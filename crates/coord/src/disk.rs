@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -118,12 +118,14 @@ impl LogStore {
     }
 
     /// Opens the store of `identity`, making an empty one where there is none, and checks every entry.
-    pub(crate) fn open(dir: &Path, identity: &Identity) -> Result<Self, DiskError> {
+    ///
+    /// A store that is made now keeps `formation`: who was fresh when the cluster was formed (raft id, nonce).
+    pub(crate) fn open(dir: &Path, identity: &Identity, formation: &[(u64, u64)]) -> Result<Self, DiskError> {
         std::fs::create_dir_all(dir)?;
         let path = dir.join(FILE);
         let database = open_database(&path)?;
         let checked = guard(|| -> Result<_, DiskError> {
-            claim(&database, identity)?;
+            claim(&database, identity, formation)?;
             check(&database)
         })??;
         sync_dir(dir)?;
@@ -160,13 +162,6 @@ impl LogStore {
             }
         }
         self.shared.database.write().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// Notes who was fresh when this store was formed (raft id, nonce of the run).
-    pub(crate) fn record_formation(&self, founders: &[(u64, u64)]) -> Result<(), DiskError> {
-        let database = self.shared.database()?;
-        let written = guard(|| write_meta(&database, "formation", &founders.to_vec()))?;
-        written.map_err(|error| DiskError::Corrupted(error.to_string()))
     }
 
     /// Who was fresh when this store was formed; empty for a store that joined later.
@@ -409,9 +404,8 @@ struct Checked {
 
 /// Opens the file with redb's own check of every page, so that later reads cannot meet a surprise.
 fn open_database(path: &Path) -> Result<Database, DiskError> {
-    let opened = guard(|| {
-        redb::Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path)
-    })?;
+    let opened =
+        guard(|| redb::Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path))?;
     opened.map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => DiskError::InUse,
         redb::DatabaseError::Storage(redb::StorageError::Io(error)) => match error.kind() {
@@ -424,13 +418,11 @@ fn open_database(path: &Path) -> Result<Database, DiskError> {
 }
 
 /// Writes the identity into an empty store, or compares it.
-fn claim(database: &Database, identity: &Identity) -> Result<(), DiskError> {
+fn claim(database: &Database, identity: &Identity, formation: &[(u64, u64)]) -> Result<(), DiskError> {
     match read_meta::<Identity>(database, "identity")? {
         Some(found) if found == *identity => Ok(()),
         Some(found) => Err(DiskError::Foreign(found)),
-        None => {
-            write_meta(database, "identity", identity).map_err(|error| DiskError::Corrupted(error.to_string()))
-        }
+        None => write_claim(database, identity, formation).map_err(|error| DiskError::Corrupted(error.to_string())),
     }
 }
 
@@ -489,12 +481,16 @@ fn damaged(what: &str) -> DiskError {
     DiskError::Corrupted(format!("the record `{what}` is damaged"))
 }
 
-fn write_meta<T: Serialize>(database: &Database, name: &str, value: &T) -> Result<(), redb::Error> {
+fn write_claim(database: &Database, identity: &Identity, formation: &[(u64, u64)]) -> Result<(), redb::Error> {
     let mut txn = database.begin_write()?;
     txn.set_durability(Durability::Immediate)?;
     txn.set_two_phase_commit(true);
     txn.set_quick_repair(true);
-    put_meta(&mut txn.open_table(META)?, name, value)?;
+    {
+        let mut meta = txn.open_table(META)?;
+        put_meta(&mut meta, "identity", identity)?;
+        put_meta(&mut meta, "formation", &formation.to_vec())?;
+    }
     txn.commit()?;
     Ok(())
 }

@@ -205,11 +205,8 @@ impl Replica {
         self.stamp(&memory.stamps());
         *ring = Ring { floor: memory.revision(), ..Ring::default() };
         let revision = memory.revision();
-        *self.applied.write().unwrap_or_else(PoisonError::into_inner) = Applied {
-            memory: Arc::new(memory),
-            last: meta.last_log_id,
-            membership: meta.last_membership.clone(),
-        };
+        *self.applied.write().unwrap_or_else(PoisonError::into_inner) =
+            Applied { memory: Arc::new(memory), last: meta.last_log_id, membership: meta.last_membership.clone() };
         *lock(&self.current) = Some((meta.clone(), Arc::new(bytes)));
         drop(ring);
         self.revision.send_replace(revision);
@@ -294,8 +291,7 @@ impl RaftSnapshotBuilder<Types> for Machine {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (meta, memory) = {
             let applied = self.replica.applied.read().unwrap_or_else(PoisonError::into_inner);
-            let meta =
-                SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
+            let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone() };
             (meta, Arc::clone(&applied.memory))
         };
         let snapshots = self.snapshots.clone();

@@ -140,8 +140,7 @@ pub(crate) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
     if body[0] != VERSION {
         return Err(WireError::Version(body[0]));
     }
-    let (message, rest) =
-        postcard::take_from_bytes(&body[1..]).map_err(|e| WireError::Malformed(e.to_string()))?;
+    let (message, rest) = postcard::take_from_bytes(&body[1..]).map_err(|e| WireError::Malformed(e.to_string()))?;
     if !rest.is_empty() {
         return Err(WireError::Malformed(format!("{} bytes left over", rest.len())));
     }
@@ -162,8 +161,7 @@ mod tests {
         let read: Frame = decode(&encode(&frame).unwrap()).unwrap();
         assert!(matches!(read.request, Request::PreVote(ref found) if *found == request));
         let meta = SnapshotMeta::default();
-        let frame =
-            Frame { cluster: "c".into(), sender: 9, request: Request::Snapshot { vote, meta, bytes: vec![1] } };
+        let frame = Frame { cluster: "c".into(), sender: 9, request: Request::Snapshot { vote, meta, bytes: vec![1] } };
         let read: Frame = decode(&encode(&frame).unwrap()).unwrap();
         assert!(matches!(read.request, Request::Snapshot { bytes, .. } if bytes == [1]));
     }

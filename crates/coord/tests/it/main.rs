@@ -1,0 +1,4 @@
+//! The embedded store as a whole: the conformance suite on one and three voters, and what must survive faults.
+
+mod hub;
+mod single;
