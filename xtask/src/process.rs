@@ -61,7 +61,15 @@ pub struct Ended {
 /// Starts children and ends them.
 #[derive(Clone, Default)]
 pub struct Runner {
-    running: Arc<Mutex<Vec<Pid>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Groups whose leader has not been reaped.
+    groups: Vec<Pid>,
+    /// This process was told to end: no child starts any more.
+    interrupted: bool,
 }
 
 impl Runner {
@@ -74,11 +82,12 @@ impl Runner {
         let watched = runner.clone();
         thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
+                watched.locked().interrupted = true;
                 watched.end_all(Signal::TERM);
                 // A second signal, or patience at an end, kills.
                 let (hurry, hurried) = mpsc::channel();
                 thread::spawn(move || signals.forever().next().map(|_| hurry.send(())));
-                let _ = watched.wait_for_none(&hurried);
+                watched.wait_for_none(&hurried);
                 watched.end_all(Signal::KILL);
                 std::process::exit(128 + signal);
             }
@@ -86,30 +95,30 @@ impl Runner {
         Ok(runner)
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Vec<Pid>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end_all(&self, signal: Signal) {
-        for group in self.locked().iter() {
+        for group in &self.locked().groups {
             // A group that is gone already is what is wanted.
             let _ = rustix::process::kill_process_group(*group, signal);
         }
     }
 
-    fn wait_for_none(&self, hurried: &mpsc::Receiver<()>) -> Result<(), mpsc::RecvTimeoutError> {
+    /// Until all groups are closed, or a hurried person asks again, or [`INTERRUPT_GRACE`] is over.
+    fn wait_for_none(&self, hurried: &mpsc::Receiver<()>) {
         let step = Duration::from_millis(20);
         for _ in 0..INTERRUPT_GRACE.as_millis() / step.as_millis() {
-            if self.locked().is_empty() || hurried.recv_timeout(step).is_ok() {
+            if self.locked().groups.is_empty() || hurried.recv_timeout(step).is_ok() {
                 break;
             }
         }
-        Ok(())
     }
 
-    /// Starts a child that runs beside us, its output thrown away; it ends with the returned value.
+    /// Starts a child that runs beside us, its output thrown away and its errors shown; it ends with the returned value.
     pub fn background(&self, command: &mut Command) -> Result<Background, String> {
-        let (child, group) = self.start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let (child, group) = self.start(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
         Ok(Background { child, group, runner: self.clone() })
     }
 
@@ -131,10 +140,14 @@ impl Runner {
         use std::os::unix::process::CommandExt;
         let name = command.get_program().to_string_lossy().into_owned();
         // Held over the start, so that an interrupt finds either no child or one that it knows.
-        let mut running = self.locked();
+        let mut state = self.locked();
+        if state.interrupted {
+            drop(state);
+            await_exit();
+        }
         let child = command.process_group(0).spawn().map_err(|error| format!("cannot start {name}: {error}"))?;
         let group = Pid::from_child(&child);
-        running.push(group);
+        state.groups.push(group);
         Ok((child, group))
     }
 
@@ -142,7 +155,7 @@ impl Runner {
     fn close(&self, group: Pid) {
         // Until the leader is reaped its number is taken, so no stranger's group can be meant.
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
-        self.locked().retain(|other| *other != group);
+        self.locked().groups.retain(|other| *other != group);
     }
 
     /// Runs a child to its end, passing its output on as it comes.
@@ -160,7 +173,17 @@ impl Runner {
         let kept = collect(&lines);
         self.close(group);
         let status = child.wait().map_err(|error| format!("cannot wait for a child: {error}"))?;
+        if self.locked().interrupted {
+            await_exit();
+        }
         Ok(Ended { success: status.success(), lines: kept })
+    }
+}
+
+/// What an interrupted child came to is no result: nothing is done with it until the process exits.
+fn await_exit() -> ! {
+    loop {
+        thread::park();
     }
 }
 
@@ -326,7 +349,7 @@ mod tests {
         let ended = runner.run(Command::new("sh").args(["-c", "echo a; echo b >&2; exit 3"])).unwrap();
         assert!(!ended.success);
         assert!(ended.lines.iter().any(|l| l == "a") && ended.lines.iter().any(|l| l == "b"));
-        assert!(runner.locked().is_empty());
+        assert!(runner.locked().groups.is_empty());
     }
 
     #[test]

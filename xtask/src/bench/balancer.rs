@@ -228,7 +228,7 @@ fn haproxy(runner: &Runner, dir: &Path, backend: SocketAddr) -> Result<Proxy, St
     let file = dir.join("haproxy.cfg");
     // As fast as its manual knows: one thread as ours has one worker, connections reused, splicing where it pays, no log.
     let text = format!(
-        "global\n  nbthread 1\n  maxconn 10000\ndefaults\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  \
+        "global\n  nbthread 1\n  maxconn 1024\ndefaults\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  \
          option splice-auto\n\
          listen l4\n  mode tcp\n  bind {l4}\n  server b {backend}\n\
          listen l7\n  mode http\n  bind {l7}\n  option forwardfor\n  http-reuse always\n  server b {backend} pool-max-conn -1\n"
