@@ -107,7 +107,7 @@ impl<'t> Sink<'t> {
         let mut at = 0;
         self.list.retain(|diagnostic| {
             at += 1;
-            at <= first || !broken_lines.contains(&(diagnostic.line - 1))
+            at <= first || (diagnostic.code != "missing-key" && !broken_lines.contains(&(diagnostic.line - 1)))
         });
     }
 

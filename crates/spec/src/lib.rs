@@ -84,6 +84,10 @@ fn read_root(sink: &mut Sink<'_>) -> Option<Table> {
         let duplicate = error.message().contains("duplicate key");
         let line = sink.line_of(span.start);
         if !duplicate {
+            // What follows the first slip of a line is most likely only an echo of it.
+            if broken_lines.contains(&line) {
+                continue;
+            }
             broken_lines.push(line);
         }
         let (code, help) =
@@ -94,8 +98,19 @@ fn read_root(sink: &mut Sink<'_>) -> Option<Table> {
     let is_toml = broken_lines.is_empty();
     let missing_at = 0..0;
     let root = read::read_table(sink, &keys::ROOT, toml.get_ref(), "", is_toml.then_some(&missing_at));
-    sink.drop_echoes(first, &broken_lines);
+    sink.drop_echoes(first, &with_lost_tables(text, &broken_lines));
     is_toml.then_some(root)
+}
+
+/// Where a header is broken, everything up to the next one belongs to a table that nobody knows.
+fn with_lost_tables(text: &str, broken_lines: &[usize]) -> Vec<usize> {
+    let headers: Vec<bool> = text.lines().map(|line| line.trim_start().starts_with('[')).collect();
+    let mut lost = broken_lines.to_vec();
+    for &line in broken_lines.iter().filter(|line| headers.get(**line) == Some(&true)) {
+        let next = headers.iter().skip(line + 1).position(|header| *header);
+        lost.extend(line + 1..next.map_or(headers.len(), |next| line + 1 + next));
+    }
+    lost
 }
 
 fn syntax_message(message: &str, duplicate: bool) -> String {

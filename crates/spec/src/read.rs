@@ -33,6 +33,8 @@ pub(crate) struct Table {
     pub(crate) entries: BTreeMap<&'static str, Entry>,
     /// Entries with free names, in the order of the file.
     pub(crate) free: Vec<Named>,
+    /// Something in it was refused, so that what seems to be missing may be there.
+    pub(crate) broken: bool,
 }
 
 /// One key that the file states.
@@ -77,7 +79,7 @@ impl std::fmt::Debug for Section {
 
 impl Table {
     pub(crate) fn empty(section: &'static Section) -> Self {
-        Self { section, entries: BTreeMap::new(), free: Vec::new() }
+        Self { section, entries: BTreeMap::new(), free: Vec::new(), broken: false }
     }
 
     pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
@@ -86,6 +88,11 @@ impl Table {
 
     pub(crate) fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
+    }
+
+    /// Whether the file states it, and rightly.
+    pub(crate) fn states(&self, name: &str) -> bool {
+        self.entry(name).is_some_and(|entry| !matches!(entry.value, Typed::Wrong))
     }
 
     /// The place of a key's value, or nowhere in particular when the file does not state it.
@@ -180,14 +187,20 @@ pub(crate) fn read_table(
         let name: &str = key.get_ref();
         if let Some(known) = section.key(name) {
             let typed = read_value(sink, known, key, value, place);
+            let is_leaf = !matches!(known.kind, Kind::Section(_) | Kind::Named(_));
+            if is_leaf && value.get_ref().is_table() {
+                refuse_header(sink, &key.span(), name, place);
+            }
             table.entries.insert(known.name, Entry { key_span: key.span(), span: value.span(), value: typed });
         } else if let (Some(entry), Some(toml)) = (section.free, value.get_ref().as_table()) {
+            refuse_header(sink, &key.span(), name, place);
             let name = read_name(sink, key);
             let place = format!("{place} {}", name.text);
             let at = name.span.clone();
             table.free.push(Named { name, table: read_table(sink, entry, toml, &place, Some(&at)) });
         } else {
             guessed.extend(unknown_key(sink, section, key, value, place));
+            table.broken = true;
         }
     }
     table.free.sort_by_key(|named| named.name.span.start);
@@ -202,6 +215,20 @@ pub(crate) fn read_table(
         }
     }
     table
+}
+
+/// Tables go two levels deep, `[kind.name]`; what is below stands on one line, so that a file of many stays a list.
+fn refuse_header(sink: &mut Sink<'_>, key: &Span, name: &str, place: &str) {
+    if before_on_line(sink.text(), key).starts_with('[') {
+        let message = format!("`{name}` has a header of its own, a third level below {place}");
+        sink.error(key.clone(), "too-deep", message, Some(format!("write it on one line: `{name} = {{ … }}`")));
+    }
+}
+
+/// What stands before a key on its line: an opening bracket or two when it is in a header.
+fn before_on_line<'t>(text: &'t str, key: &Span) -> &'t str {
+    let line_start = text[..key.start].rfind('\n').map_or(0, |at| at + 1);
+    text[line_start..key.start].trim_start()
 }
 
 fn what_lacks(place: &str) -> &str {
@@ -426,8 +453,7 @@ impl Reader<'_, '_> {
 
     /// The header's second bracket stands right before its first key.
     fn is_array_of_tables(&self, key_span: &Span) -> bool {
-        let line_start = self.sink.text()[..key_span.start].rfind('\n').map_or(0, |at| at + 1);
-        self.sink.text()[line_start..key_span.start].trim_start().starts_with("[[")
+        before_on_line(self.sink.text(), key_span).starts_with("[[")
     }
 
     fn array_of_tables(&mut self, at: &Span, form: &str) -> Typed {
@@ -453,7 +479,9 @@ impl Reader<'_, '_> {
                 self.wrong_type(value.get_ref(), "one text", help)
             }
             other => {
-                let help = scalar(other).map(|text| format!("write `{} = \"{text}\"`", self.key.name));
+                let any_text = matches!(self.key.kind, Kind::Text | Kind::Label);
+                let help =
+                    scalar(other).filter(|_| any_text).map(|text| format!("write `{} = \"{text}\"`", self.key.name));
                 self.wrong_type(other, wanted_text(self.key.kind), help)
             }
         }

@@ -7,13 +7,25 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= slips_allowed(candidate))
-        .min_by_key(|(distance, _)| *distance)
+        .min_by_key(|(distance, candidate)| {
+            (*distance, letters(candidate) != letters(&lower), candidate.len().abs_diff(word.len()))
+        })
         .map(|(_, candidate)| candidate)
+}
+
+/// Swapped letters are likelier than other ones.
+fn letters(word: &str) -> Vec<char> {
+    let mut letters: Vec<char> = word.to_lowercase().chars().collect();
+    letters.sort_unstable();
+    letters
 }
 
 /// One slip in a short word, and one more for every third letter of a longer one.
 fn slips_allowed(word: &str) -> usize {
-    (word.chars().count() / 3).clamp(1, 4)
+    match word.chars().count() {
+        0..=1 => 0,
+        count => (count / 3).clamp(1, 4),
+    }
 }
 
 /// The suggestion as a sentence.

@@ -21,7 +21,7 @@ impl Check<'_, '_> {
         let mut places: BTreeMap<Place, String> = BTreeMap::new();
         for named in root.named("listen") {
             let Some(listener) = spec.listeners.get(&ListenerName(named.name.text.clone())) else { continue };
-            if named.table.free.is_empty() {
+            if named.table.free.is_empty() && !named.table.broken {
                 let message = format!("[listen.{}] listens on no port", named.name.text);
                 self.error(
                     named.name.span.clone(),
@@ -47,7 +47,8 @@ impl Check<'_, '_> {
             for entry in &named.table.free {
                 let Some(entry_spec) = listener.entries.get(&entry.name.text) else { continue };
                 self.entry(named, entry, entry_spec);
-                if entry_spec.port != 0 && !shares_vip {
+                let unknown_vip = named.table.has("vip") && listener.vip.is_none();
+                if entry_spec.port != 0 && !shares_vip && !unknown_vip {
                     self.entry_port(named, entry, (listener.vip.map(|vip| vip.addr), entry_spec.port), &mut places);
                 }
             }
@@ -197,7 +198,7 @@ impl Check<'_, '_> {
         let name = format!("listen.{}.{}", listener.name.text, entry.name.text);
         let address = vip.map_or_else(|| "every node's own address".to_owned(), |addr| addr.to_string());
         if let Some(other) = places.get(&place) {
-            let message = format!("{other} and {name} both listen on port {port} of {address}");
+            let message = format!("{other} and {name} would both listen on port {port} of {address}");
             self.error(span, "duplicate-port", message, "give each its own port");
             return;
         }

@@ -160,7 +160,7 @@ impl Check<'_, '_> {
             );
         } else if domains_wanted > domains.len() {
             let message = format!(
-                "{model} of {id} wants {domains_wanted} {level}s{place}, and there are {}",
+                "{model} of {id} wants {domains_wanted} {level}s{place}, and the file has {}",
                 many(domains.len(), &level.to_string())
             );
             let help = format!(
@@ -189,13 +189,15 @@ impl Check<'_, '_> {
                 let message = format!("{name} is preferred as primary and marked `no_primary`");
                 self.error(word.span.clone(), "contradiction", message, "leave it out of `prefer`, or drop the mark");
             }
-            if !service.sites.is_empty() && !service.sites.contains(&spec.site_of(&name)) {
+            let known_sites =
+                service.sites.iter().all(|site| spec.nodes.values().any(|node| node.site.as_ref() == Some(site)));
+            if !service.sites.is_empty() && known_sites && !service.sites.contains(&spec.site_of(&name)) {
                 let message = format!("{name} is preferred, but it stands in none of the `sites` of {}", service.id);
                 self.error(word.span.clone(), "contradiction", message, "leave it out of `prefer`, or add its site");
             }
         }
         if !table.has("prefer") {
-            for key in ["failback", "steady"].into_iter().filter(|key| table.has(key)) {
+            for key in ["failback", "steady"].into_iter().filter(|key| table.states(key)) {
                 let message = format!(
                     "`{key}` has no effect on {}: without `prefer` no node is main, and nothing moves back",
                     service.id
@@ -231,7 +233,9 @@ impl Check<'_, '_> {
         self.absolute(table, "cwd");
         self.arguments(id, table.words("run"));
         self.environment(table.map("env"));
-        if let RunSpec::Unit(unit) = &app.run {
+        if let RunSpec::Unit(unit) = &app.run
+            && !table.has("run")
+        {
             self.unit(named, service, app, unit);
         }
     }
