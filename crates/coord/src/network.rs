@@ -19,6 +19,11 @@ use crate::raft_types::{Snapshot, Types, Vote};
 use crate::transport::{Lane, Transport};
 use crate::wire::{Frame, Request, Response, decode, encode};
 
+/// What a call may take longer for each MiB of its body: the slowest link and disk that still keep up.
+const TIME_PER_MIB: Duration = Duration::from_secs(2);
+/// Larger bodies take the lane of snapshots.
+const LARGE_BYTES: usize = 64 << 10;
+
 /// Makes a [`Peer`] per voter and purpose.
 #[derive(Clone)]
 pub(crate) struct Network {
@@ -46,6 +51,9 @@ impl Peer {
         let network = &self.network;
         let frame = Frame { cluster: network.cluster.clone(), sender: network.sender, request };
         let body = encode(&frame).map_err(|error| Unreachable::new(&error))?;
+        // The core gives every call the time of a heartbeat. Large entries need more, and must not hold up heartbeats.
+        let timeout = timeout + TIME_PER_MIB.mul_f64(body.len() as f64 / f64::from(1 << 20));
+        let lane = if body.len() > LARGE_BYTES { Lane::Bulk } else { lane };
         let call = network.transport.call(&self.node, lane, body, timeout);
         let answer = match tokio::time::timeout(timeout, call).await {
             Ok(answer) => answer.map_err(|error| Unreachable::new(&error))?,
