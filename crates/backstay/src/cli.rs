@@ -1,0 +1,234 @@
+//! The command line: its verbs, options and help texts. What a verb does is in `cmd`.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+/// Verbs that the design names and this build does not have. They are refused by name, so that nobody who read the
+/// documents is told that they do not exist.
+pub const NOT_IN_THIS_BUILD: [&str; 16] = [
+    "plan", "failover", "pause", "resume", "drill", "backup", "restore", "prove", "estimate", "models", "top", "join",
+    "token", "node", "store", "psql",
+];
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backstay",
+    version,
+    about = "Keeps services up when machines, programs, disks and networks fail",
+    after_help = "Exit codes: 0 done or healthy · 1 unexpected failure · 2 usage or config, nothing changed · 3 goal not met\n\
+                  4 outage · 5 refused for safety · 6 result unknown · 7 proof failed",
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Answer with one JSON object as the last line of stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Check, format, describe, compare or apply the config file
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Make the cluster's identities from a file, or print a first file for some addresses
+    Init(InitArgs),
+    /// Show how the cluster is; the exit code says it too
+    Status(StateArgs),
+    /// Show what was decided lately, and why
+    Events(EventsArgs),
+    /// Say why a node, service or listener is as it is
+    Explain(ExplainArgs),
+    /// Move a role to another node, planned
+    Switchover(SwitchoverArgs),
+    /// Move everything off a node before work on it
+    Drain(DrainArgs),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// `config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Say everything that is wrong with a file; nothing is changed
+    Check(FileArgs),
+    /// Lay a file out evenly; comments stay
+    Fmt {
+        /// Which file.
+        #[command(flatten)]
+        file: FileArgs,
+        /// Change nothing; exit with 3 when the file would change
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print the JSON Schema of the file, for editors
+    Schema,
+    /// Show how a file differs from the adopted one
+    Diff {
+        /// Which file.
+        #[command(flatten)]
+        file: FileArgs,
+        /// Which agent.
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Have the cluster adopt a file; asks first on a terminal
+    Apply {
+        /// Which file.
+        #[command(flatten)]
+        file: FileArgs,
+        /// Which agent.
+        #[command(flatten)]
+        state: StateArgs,
+        /// Do not ask
+        #[arg(long, short = 'y')]
+        yes: bool,
+    },
+}
+
+/// Which agent is asked.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// The agent's state directory [default: the only one on this machine]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The directory that was named.
+    pub fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
+    }
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The config file
+    #[arg(short = 'c', long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Which node of the file this machine is [default: the one with an address of this machine]
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Where it keeps its state [default: /var/lib/backstay/CLUSTER/NODE as root, else under $XDG_STATE_HOME/backstay]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Write the log to stderr as well
+    #[arg(long)]
+    pub log_stderr: bool,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Which agent.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Show so many, the newest
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub last: usize,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A node (db1), a service (app.web) or a listener (listen.front)
+    #[arg(value_name = "NODE|SERVICE|LISTENER")]
+    pub subject: String,
+    /// Which agent.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// `switchover`.
+#[derive(Debug, Args)]
+pub struct SwitchoverArgs {
+    /// A service (app.jobs) or a listener's address (listen.front)
+    #[arg(value_name = "SERVICE|LISTENER")]
+    pub subject: String,
+    /// Where to
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
+    /// Which agent.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The node to empty
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    /// Let it hold roles again
+    #[arg(long)]
+    pub undo: bool,
+    /// Which agent.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// Which file is meant.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// The config file [default: /etc/backstay/backstay.toml, then ./backstay.toml]
+    #[arg(short = 'c', long = "config", value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "file")]
+    config: Option<PathBuf>,
+    /// The same, without the flag
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+}
+
+impl FileArgs {
+    /// The file that was named, either way.
+    pub fn named(&self) -> Option<&Path> {
+        self.config.as_deref().or(self.file.as_deref())
+    }
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Make the identities of this file's nodes
+    #[arg(short = 'c', long = "config", value_name = "FILE", requires = "out", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Where the identities go; must not be there yet
+    #[arg(long, value_name = "DIR", requires = "config", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+    /// Print a commented config for machines with these addresses
+    #[arg(value_name = "ADDR", conflicts_with = "config", required_unless_present = "config", action = ArgAction::Append)]
+    pub addresses: Vec<IpAddr>,
+    /// Name of the cluster in that config
+    #[arg(long, value_name = "NAME", default_value = "shop", conflicts_with = "config")]
+    pub cluster: String,
+}
+
+/// The command with the verbs that are refused by name.
+pub fn command() -> Command {
+    Cli::command().subcommands(NOT_IN_THIS_BUILD.map(|verb| {
+        Command::new(verb)
+            .hide(true)
+            .disable_help_flag(true)
+            .arg(clap::Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}
