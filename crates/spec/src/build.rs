@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use backstay_model::{DomainLevel, ListenerName, NodeName, ServiceId, ServiceKind};
 
-use crate::read::{Named, Table, Typed};
+use crate::table::{Named, Table, Typed};
 use crate::types::*;
 
 /// The ports that entries called `http` and `https` have without saying so.

@@ -13,7 +13,9 @@ mod fmt;
 mod keys;
 mod read;
 mod schema;
+mod secret;
 mod suggest;
+mod table;
 mod this_build;
 mod types;
 mod units;
@@ -29,7 +31,7 @@ pub use types::*;
 pub use units::{DURATION_MAX, UnitError, duration_text, parse_duration, parse_loss, parse_size, size_text};
 
 use diagnostic::Sink;
-use read::Table;
+use table::Table;
 
 /// A file of twenty machines has a few kilobytes; more than this is not a config file.
 pub const FILE_BYTES_MAX: usize = 1 << 20;

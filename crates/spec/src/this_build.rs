@@ -3,7 +3,7 @@
 use backstay_model::{ListenerName, ServiceId};
 
 use crate::diagnostic::{Diagnostic, Sink};
-use crate::read::{Named, Span};
+use crate::table::{Named, Span};
 use crate::types::*;
 
 /// Everything in a good file that this build does not run, each as an error with the code `not-in-this-build`.

@@ -3,7 +3,8 @@
 use backstay_model::{NodeName, ServiceId, ServiceKind};
 
 use super::{Check, place_of};
-use crate::read::{Named, Word, has_inline_login, inline_secret};
+use crate::secret::{has_inline_login, inline_secret};
+use crate::table::{Named, Word};
 use crate::types::BackupSpec;
 
 impl Check<'_, '_> {

@@ -7,8 +7,8 @@ use backstay_model::{ListenerName, ServiceId, ServiceKind};
 
 use super::{Check, place_of};
 use crate::build::target;
-use crate::read::{Named, Typed, Word};
 use crate::suggest::nearest;
+use crate::table::{Named, Typed, Word};
 use crate::types::*;
 
 /// Where an entry listens: a floating address, or every node's own.

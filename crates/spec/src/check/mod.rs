@@ -6,8 +6,8 @@ mod nodes;
 mod services;
 
 use crate::diagnostic::Sink;
-use crate::read::{Named, Span, Table, Word};
 use crate::suggest::nearest;
+use crate::table::{Named, Span, Table, Word};
 use crate::types::Spec;
 
 /// Names that a help lists at most.

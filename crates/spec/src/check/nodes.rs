@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use backstay_model::{DomainLevel, NodeName};
 
 use super::Check;
-use crate::read::Span;
+use crate::table::Span;
 
 impl Check<'_, '_> {
     pub(super) fn nodes(&mut self) {
         let (root, spec) = (self.root, self.spec);
         if let Some(entry) = root.entry("nodes")
             && root.named("nodes").is_empty()
-            && matches!(entry.value, crate::read::Typed::Named(_))
+            && matches!(entry.value, crate::table::Typed::Named(_))
         {
             self.error(
                 entry.key_span.clone(),

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use backstay_model::{NodeName, ServiceId, ServiceKind};
 
 use super::{Check, place_of};
-use crate::read::{Named, Word, has_inline_login, inline_secret, is_secret_reference};
+use crate::secret::{has_inline_login, inline_secret, is_secret_reference};
 use crate::suggest::nearest;
+use crate::table::{Named, Word};
 use crate::types::*;
 use crate::units::parse_vip;
 
