@@ -80,7 +80,12 @@ pub fn run(options: Options) -> Result<(), Error> {
 fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     std::thread::Builder::new()
         .name(format!("balancer-{name}"))
-        .spawn(body)
+        .spawn(move || {
+            // A process with a thread less would go on looking healthy. Whoever started it starts another one.
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err() {
+                std::process::abort();
+            }
+        })
         .map_err(|source| system("start a thread", source))
 }
 
@@ -166,10 +171,15 @@ struct Wanted {
     table: table::Listener,
     until: u64,
     counts: Arc<[ListenerCounts]>,
-    bound: Option<Arc<Listener>>,
+    bound: Option<BoundSocket>,
     error: Option<String>,
     holder: Option<String>,
     holder_looked_ms: u64,
+}
+
+struct BoundSocket {
+    socket: Arc<OwnedFd>,
+    listener: Arc<Listener>,
 }
 
 /// All that the control thread knows.
@@ -307,7 +317,9 @@ impl Desk {
         answer.pid = std::process::id();
         for wanted in &self.wanted {
             match &wanted.bound {
-                Some(listener) => answer.bound.push(Bound { listener: wanted.table.name.clone(), addr: listener.addr }),
+                Some(bound) => {
+                    answer.bound.push(Bound { listener: wanted.table.name.clone(), addr: bound.listener.addr })
+                }
                 None => answer.failed.push(Failed {
                     listener: wanted.table.name.clone(),
                     bind: wanted.table.bind,
@@ -368,7 +380,7 @@ impl Desk {
         let until = listener.valid_until.unwrap_or(NEVER);
         let bound = known.and_then(|known| known.bound);
         if let Some(bound) = &bound {
-            bound.until.store(until, Relaxed);
+            bound.listener.until.store(until, Relaxed);
         }
         Wanted {
             table: listener.clone(),
@@ -438,7 +450,7 @@ impl Desk {
             {
                 wanted.until = wanted.until.max(*until);
                 if let Some(bound) = &wanted.bound {
-                    bound.until.fetch_max(wanted.until, Relaxed);
+                    bound.listener.until.fetch_max(wanted.until, Relaxed);
                 }
             }
         }
@@ -523,8 +535,10 @@ impl Desk {
         self.version += 1;
         let routes = self.wanted.iter().filter_map(|wanted| {
             let upstream = self.upstreams.iter().find(|upstream| upstream.name == wanted.table.upstream)?;
+            let bound = wanted.bound.as_ref()?;
             Some(Route {
-                listener: Arc::clone(wanted.bound.as_ref()?),
+                socket: Arc::clone(&bound.socket),
+                listener: Arc::clone(&bound.listener),
                 proto: wanted.table.proto,
                 upstream: Arc::clone(upstream),
             })
@@ -579,13 +593,15 @@ impl Wanted {
     fn bind(&mut self, id: u64) -> io::Result<()> {
         let fd = sys::listen(self.table.bind)?;
         let addr = sys::local_addr(&fd)?;
-        self.bound = Some(Arc::new(Listener {
-            id,
-            fd,
-            addr,
-            until: AtomicU64::new(self.until),
-            counts: Arc::clone(&self.counts),
-        }));
+        self.bound = Some(BoundSocket {
+            socket: Arc::new(fd),
+            listener: Arc::new(Listener {
+                id,
+                addr,
+                until: AtomicU64::new(self.until),
+                counts: Arc::clone(&self.counts),
+            }),
+        });
         self.error = None;
         self.holder = None;
         Ok(())

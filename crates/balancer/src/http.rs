@@ -8,7 +8,7 @@ use std::io::Write;
 use crate::body::Body;
 use crate::head::{self, HEAD_MAX, Persist, Reject, ResponseHead};
 use crate::link::Opened;
-use crate::plan::Tried;
+use crate::plan::{NEVER, Tried};
 use crate::session::{Phase, Request, Response, Session, Step};
 use crate::sys::{self, Got, Put};
 use crate::worker::{BUFFER_BYTES, TURNS_MAX, Worker};
@@ -128,6 +128,7 @@ impl Worker {
             ..Request::default()
         };
         session.hold_until_ms = 0;
+        session.was_held = false;
         session.new_round();
         session.enter(Phase::Connecting, self.now_ms + STALL_TIMEOUT_MS);
         Step::Again
@@ -414,7 +415,7 @@ impl Worker {
         if let Some(link) = &session.link {
             link.peer.health.passed();
         }
-        let (draining, stopping) = (session.is_draining(), self.plan.stopping);
+        let leaving = self.is_leaving(session);
         let (request, response) = (&mut session.http.request, &mut session.http.response);
         let chunked = matches!(head.body, Body::Chunked(_));
         response.started = true;
@@ -423,7 +424,7 @@ impl Worker {
         response.body = head.body;
         response.reusable = head.reusable;
         let endless = response.unchunk || head.body == Body::UntilClose;
-        request.keep &= !endless && request.body.is_done() && !draining && !stopping;
+        request.keep &= !endless && request.body.is_done() && !leaving;
         let persist = match (request.keep, request.is_http10) {
             (true, false) => Persist::Implied,
             (true, true) => Persist::KeepAlive,
@@ -526,7 +527,7 @@ impl Worker {
         self.recycle(up);
         session.up.sent = 0;
         session.upstream = None;
-        if !session.http.request.keep || session.is_draining() || self.plan.stopping {
+        if !session.http.request.keep || self.is_leaving(session) {
             let unread = session.ready.read || !session.http.input.is_empty() || !session.http.request.body.is_done();
             if !unread {
                 return Step::Close;
@@ -537,8 +538,16 @@ impl Worker {
             let input = std::mem::take(&mut session.http.input);
             self.recycle(input);
         }
+        // Only the backend had left the table, and the request has finished.
+        session.drain_by_ms = NEVER;
         session.enter(Phase::Head, self.now_ms + IDLE_TIMEOUT_MS);
         Step::Again
+    }
+
+    /// Whether the listener of the session has left the table.
+    fn is_leaving(&self, session: &Session) -> bool {
+        let mut routes = self.plan.routes.iter();
+        !routes.any(|route| route.listener.id == session.listener.id)
     }
 
     fn switch_protocol(&mut self, session: &mut Session, head: &[u8], rest: &[u8]) -> Result<(), Step> {

@@ -32,8 +32,7 @@ pub(crate) enum Opened {
 impl Worker {
     /// Gives the session a connection to a backend of its upstream.
     pub(crate) fn open(&mut self, session: &mut Session) -> Opened {
-        let was_held = session.phase == Phase::Held;
-        if was_held {
+        if session.phase == Phase::Held {
             self.held -= 1;
             session.phase = Phase::Connecting;
             session.new_round();
@@ -48,7 +47,7 @@ impl Worker {
         if upstream.is_valid(self.now_ns) && self.reach(session, &upstream) {
             return Opened::Linked;
         }
-        self.hold(session, was_held)
+        self.hold(session)
     }
 
     fn upstream_of(&self, session: &Session) -> Option<Arc<Upstream>> {
@@ -80,11 +79,11 @@ impl Worker {
         false
     }
 
-    fn hold(&mut self, session: &mut Session, was_held: bool) -> Opened {
+    fn hold(&mut self, session: &mut Session) -> Opened {
         if self.now_ms >= session.hold_until_ms || self.held >= HELD_MAX {
             return Opened::Refused;
         }
-        if !was_held {
+        if !std::mem::replace(&mut session.was_held, true) {
             session.counts(self.at).held.up();
         }
         self.held += 1;

@@ -28,16 +28,17 @@ pub(crate) struct Plan {
 
 /// A bound listener and where it leads.
 pub(crate) struct Route {
+    /// Closed when no plan and no worker listens to it any longer, whatever sessions came through it.
+    pub(crate) socket: Arc<OwnedFd>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) proto: Proto,
     pub(crate) upstream: Arc<Upstream>,
 }
 
-/// A bound socket, from bind to close.
+/// What is known of a bound socket; its sessions hold on to this and never to the socket.
 pub(crate) struct Listener {
     /// Never used twice in a process.
     pub(crate) id: u64,
-    pub(crate) fd: OwnedFd,
     pub(crate) addr: SocketAddr,
     /// In ns on CLOCK_BOOTTIME.
     pub(crate) until: AtomicU64,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::body::Body;
-use crate::plan::{Listener, ListenerCounts, NEVER, Peer, PeerCounts, Tried, Upstream};
+use crate::plan::{Listener, ListenerCounts, Peer, PeerCounts, Tried, Upstream};
 use crate::slab::Key;
 use crate::sys::Ready;
 use crate::table::Proto;
@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) link: Option<Link>,
     /// Until when this request or connection may wait for a backend; 0 before it has asked for one.
     pub(crate) hold_until_ms: u64,
+    /// Whether it was counted as held.
+    pub(crate) was_held: bool,
     pub(crate) tried: Tried,
     /// Backends asked in this round.
     pub(crate) attempts: u32,
@@ -192,10 +194,6 @@ impl Session {
     /// Whether the session may not live on as it is.
     pub(crate) fn is_overdue(&self, now_ms: u64) -> bool {
         self.deadline_ms <= now_ms || self.drain_by_ms <= now_ms
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.drain_by_ms != NEVER
     }
 }
 

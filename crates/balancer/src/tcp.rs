@@ -15,6 +15,8 @@ use crate::worker::{BUFFER_BYTES, TURNS_MAX, Worker};
 /// A session on which nothing moved for so long is closed. Database sessions may rest for hours; a dead peer is found by
 /// keep-alive probes long before.
 pub(crate) const IDLE_TIMEOUT_MS: u64 = 24 * 3_600 * 1_000;
+/// The same once the backend has said its last word: a client that neither speaks nor closes then is not waited for.
+pub(crate) const HALF_CLOSED_TIMEOUT_MS: u64 = 60_000;
 /// Reads of at least this size ...
 const LARGE_READ_BYTES: usize = 32 << 10;
 /// ... so many times in a row prove bulk, which is then spliced.
@@ -119,7 +121,8 @@ impl Worker {
             return Step::Reset;
         }
         if !matches!((&up, &down), (Pumped::Idle, Pumped::Idle)) {
-            session.deadline_ms = self.now_ms + IDLE_TIMEOUT_MS;
+            let patience_ms = if session.down.shut { HALF_CLOSED_TIMEOUT_MS } else { IDLE_TIMEOUT_MS };
+            session.deadline_ms = self.now_ms + patience_ms;
         }
         if matches!(up, Pumped::More) || matches!(down, Pumped::More) {
             return Step::Again;

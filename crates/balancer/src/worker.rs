@@ -12,7 +12,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::clock::{boottime_ns, ms};
-use crate::plan::{Board, Listener, NEVER, Plan, Route, Tried};
+use crate::plan::{Board, NEVER, Plan, Route, Tried};
 use crate::session::{Flow, Http, Link, Phase, Pipe, Session, Step};
 use crate::slab::{Key, Slab};
 use crate::sys::{self, Ready};
@@ -72,7 +72,8 @@ pub(crate) struct Worker {
     pub(crate) pipes: Vec<Pipe>,
     pub(crate) now_ns: u64,
     pub(crate) now_ms: u64,
-    listening: Vec<Arc<Listener>>,
+    /// Sockets registered with epoll, by listener id.
+    listening: Vec<(u64, Arc<OwnedFd>)>,
     paused_until_ms: u64,
     fast_tick_ms: u64,
     slow_tick_ms: u64,
@@ -229,12 +230,15 @@ impl Worker {
                 return;
             };
             if route.listener.until.load(Relaxed) <= self.now_ns {
+                // Clients that still knock would wake this thread for ever.
+                let _ = epoll::delete(&self.epoll, &route.socket);
+                self.listening.retain(|(id, _)| *id != listener);
                 return;
             }
             if self.sessions.len() >= SESSIONS_MAX {
                 return self.pause_accepting();
             }
-            match sys::accept(&route.listener.fd) {
+            match sys::accept(&route.socket) {
                 Ok((fd, peer)) => {
                     let session = begin(route, fd, peer, self.now_ms);
                     self.start(session);
@@ -273,38 +277,38 @@ impl Worker {
 
     /// Listens to exactly the sockets of the plan. They are level-triggered and wake one worker at a time.
     pub(crate) fn listen_to_plan(&mut self) {
-        for listener in std::mem::take(&mut self.listening) {
-            let stays = self.plan.routes.iter().any(|route| route.listener.id == listener.id);
-            if stays {
-                self.listening.push(listener);
+        for (id, socket) in std::mem::take(&mut self.listening) {
+            if self.plan.routes.iter().any(|route| route.listener.id == id) {
+                self.listening.push((id, socket));
             } else {
-                let _ = epoll::delete(&self.epoll, &listener.fd);
+                let _ = epoll::delete(&self.epoll, &socket);
             }
         }
         if self.paused_until_ms > self.now_ms {
             return;
         }
         for route in &self.plan.routes {
-            let listener = &route.listener;
-            if self.listening.iter().any(|known| known.id == listener.id) {
+            let id = route.listener.id;
+            let expired = route.listener.until.load(Relaxed) <= self.now_ns;
+            if expired || self.listening.iter().any(|(known, _)| *known == id) {
                 continue;
             }
             let added = epoll::add(
                 &self.epoll,
-                &listener.fd,
-                epoll::EventData::new_u64(KIND_LISTENER << KIND_SHIFT | listener.id),
+                &route.socket,
+                epoll::EventData::new_u64(KIND_LISTENER << KIND_SHIFT | id),
                 epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE,
             );
             if added.is_ok() {
-                self.listening.push(Arc::clone(listener));
+                self.listening.push((id, Arc::clone(&route.socket)));
             }
         }
     }
 
     fn pause_accepting(&mut self) {
         self.paused_until_ms = self.now_ms + ACCEPT_PAUSE_MS;
-        for listener in std::mem::take(&mut self.listening) {
-            let _ = epoll::delete(&self.epoll, &listener.fd);
+        for (_, socket) in std::mem::take(&mut self.listening) {
+            let _ = epoll::delete(&self.epoll, &socket);
         }
     }
 
@@ -389,6 +393,7 @@ fn begin(route: &Route, fd: OwnedFd, peer: std::net::IpAddr, now_ms: u64) -> Box
         upstream: None,
         link: None,
         hold_until_ms: 0,
+        was_held: false,
         tried: Tried::default(),
         attempts: 0,
         up: Flow::default(),

@@ -1,0 +1,10 @@
+//! The balancer against real sockets: clients, backends that behave and backends that do not.
+#![allow(clippy::unwrap_used)]
+
+mod it {
+    pub mod rig;
+
+    mod http;
+    mod permission;
+    mod tcp;
+}
