@@ -10,6 +10,9 @@ use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::wire::UserIds;
 
@@ -258,6 +261,13 @@ pub(crate) fn before_exec(
     };
     // SAFETY: the closure makes only system calls on data it owns; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Something to await: readable once the process has ended, which a child has before it is reaped. Needs a tokio runtime.
+pub(crate) fn process_end(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+    let handle = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    // SAFETY: an OwnedFd is open and the same descriptor for as long as it lives, and it is given away here.
+    unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }.map_err(Into::into)
 }
 
 /// The signal of that number; callers pass numbers that the kernel or `signal_number` gave.

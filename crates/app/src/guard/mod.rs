@@ -12,6 +12,7 @@ pub(crate) mod init;
 pub(crate) mod log;
 mod run;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
@@ -297,15 +298,16 @@ fn look_up(spec: &GuardSpec, name: &str) -> Result<User, StartFailure> {
     Ok(user)
 }
 
+/// What every program starts from, whatever is in this process's own environment.
+pub(crate) fn base_environment() -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
+    env.extend(ENV_KEPT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))));
+    env
+}
+
 /// The clean base, then who it is, then what the spec says, each over the one before.
 fn environment(spec: &GuardSpec, user: Option<&User>) -> Vec<(String, String)> {
-    let mut env = std::collections::BTreeMap::new();
-    env.insert("PATH".to_owned(), PATH_DEFAULT.to_owned());
-    for name in ENV_KEPT {
-        if let Ok(value) = std::env::var(name) {
-            env.insert(name.to_owned(), value);
-        }
-    }
+    let mut env = base_environment();
     if let Some(user) = user {
         env.insert("HOME".into(), user.home.clone());
         env.insert("USER".into(), user.name.clone());

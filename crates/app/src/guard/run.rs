@@ -161,8 +161,8 @@ impl Guard {
     /// The nearest thing that happens by itself; the deadline has its own timer.
     fn timeout_ns(&self) -> Option<u64> {
         let now = clock::boottime_ns();
-        let rounds = (self.state == GuardState::Emptying)
-            .then(|| if self.kill_rounds < KILL_ROUNDS_QUICK { KILL_PAUSE_NS } else { KILL_PAUSE_LONG_NS });
+        let pause = if self.kill_rounds < KILL_ROUNDS_QUICK { KILL_PAUSE_NS } else { KILL_PAUSE_LONG_NS };
+        let rounds = (self.state == GuardState::Emptying).then_some(pause);
         let disk = (self.output.waiting.is_some() || self.unwritten.is_some()).then_some(OUTPUT_RETRY_NS);
         let grace = self.grace_ends_boottime_ns.map(|at| at.saturating_sub(now));
         let keep = (self.state == GuardState::Empty).then(|| self.keep_until_boottime_ns.saturating_sub(now));

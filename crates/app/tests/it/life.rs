@@ -170,11 +170,13 @@ fn recycled_pid_is_not_adopted(dir: &Path) -> Outcome {
         event(&handle, "gone", |e| matches!(e, GuardEvent::Gone(_))).await;
         drop(handle);
         fs::remove_file(dir.join("exit.json")).expect("forget the report");
-        // The record now names a number that a stranger (this test) has.
+        // The record now names an earlier process of a number that a stranger (this test) has now.
+        let ticks = crate::world::start_ticks(std::process::id()).expect("own start") - 1;
         let path = dir.join("guard.json");
         let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).expect("record")).expect("json");
         for stranger in ["guard", "init"] {
             record[stranger]["pid"] = std::process::id().into();
+            record[stranger]["start_ticks"] = ticks.into();
         }
         fs::write(&path, record.to_string()).expect("write");
         let handle = GuardHandle::adopt(dir).await.expect("adopt").expect("a report");

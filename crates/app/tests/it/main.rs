@@ -1,6 +1,7 @@
 //! The integration tests, in a binary that also plays the hidden verbs `guard DIR` and `guard-init`, as the product's
 //! binary does: a guard is started as a real process of its own.
 
+mod check;
 mod containment;
 mod deadline;
 mod life;
@@ -20,7 +21,7 @@ const SKIPPED: u8 = 77;
 type Scenario = (&'static str, fn(&Path) -> Outcome);
 
 fn scenarios() -> Vec<Scenario> {
-    [life::SCENARIOS, start::SCENARIOS, containment::SCENARIOS, deadline::SCENARIOS].concat()
+    [life::SCENARIOS, start::SCENARIOS, containment::SCENARIOS, deadline::SCENARIOS, check::SCENARIOS].concat()
 }
 
 fn main() -> ExitCode {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, fs, io};
 
 use backstay_app::{ContainmentKind, GuardEvent, GuardHandle, GuardSpec, StartFailureKind};
@@ -35,7 +35,10 @@ pub fn in_scratch(name: &str, scenario: fn(&Path) -> Outcome) -> Outcome {
 pub fn in_scratch_as_nobody(name: &str, skipped: u8) -> Outcome {
     let dir = scratch(&format!("nobody-{name}"));
     let exe = dir.join("it");
-    fs::copy(env::current_exe().expect("own path"), &exe).expect("copy");
+    // By another process: a descriptor open for writing here could be inherited by a concurrent fork, and the kernel
+    // runs no file that anybody has open for writing.
+    let copied = Command::new("cp").arg(env::current_exe().expect("own path")).arg(&exe).status();
+    assert!(copied.expect("cp").success());
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).expect("mode");
     let work = dir.join("work");
     fs::create_dir(&work).expect("dir");
@@ -176,9 +179,9 @@ pub async fn event(handle: &GuardHandle, what: &str, fits: impl Fn(&GuardEvent) 
 
 /// Polls until it holds.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
+    let give_up = backstay_app::clock::boottime_ns_after(PATIENCE);
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(backstay_app::clock::boottime_ns() < give_up, "{what}: not within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
