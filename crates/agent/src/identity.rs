@@ -433,14 +433,14 @@ impl Authority {
 }
 
 fn params(common_name: &str, life: Duration) -> CertificateParams {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let year_1970 = rcgen::date_time_ymd(1970, 1, 1);
     let now = clock::wall();
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     let mut params = CertificateParams::default();
     params.distinguished_name = name;
-    params.not_before = epoch + now.saturating_sub(BACKDATED);
-    params.not_after = epoch + now.saturating_add(life);
+    params.not_before = year_1970 + now.saturating_sub(BACKDATED);
+    params.not_after = year_1970 + now.saturating_add(life);
     params
 }
 

@@ -38,6 +38,8 @@ use crate::identity::{ALPN_H2, Identity, dns_name};
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the TLS handshake may take, on either side.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Opening a connection is over by then, whatever happened to the task that does it.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// A dead peer costs at most one attempt to connect per this, per lane.
 const RETRY_GAP: Duration = Duration::from_millis(100);
 /// Bytes that stay unacknowledged this long end a connection.
@@ -221,7 +223,7 @@ struct Line {
 
 enum LineState {
     Closed { tried: Option<Instant>, why: String },
-    Opening,
+    Opening { since: Instant },
     Open(Link),
 }
 
@@ -346,12 +348,12 @@ impl Line {
                 LineState::Closed { tried: Some(tried), why } if now.since(*tried) < RETRY_GAP => {
                     Way::Fail(why.clone())
                 }
-                LineState::Opening => Way::Wait,
-                LineState::Open(_) | LineState::Closed { .. } => Way::Open,
+                LineState::Opening { since } if now.since(*since) < OPEN_WITHIN => Way::Wait,
+                LineState::Opening { .. } | LineState::Open(_) | LineState::Closed { .. } => Way::Open,
             };
             let opening = matches!(way, Way::Open);
             if opening {
-                *state = LineState::Opening;
+                *state = LineState::Opening { since: now };
             }
             opening
         });
@@ -810,6 +812,26 @@ mod tests {
         assert_eq!(tried(&line), None);
         pair.echo_again().await;
         assert!(tried(&line).unwrap() > first);
+    }
+
+    #[tokio::test]
+    async fn many_calls_at_once_share_one_connection() {
+        let pair = Pair::new();
+        let mut calls = JoinSet::new();
+        for number in 0..3 * MAX_CALLS_PER_LINE {
+            let net = pair.net.clone();
+            calls.spawn(async move {
+                let body = number.to_string().into_bytes();
+                let answer = net.call("db2", Lane::Client, "/echo", body.clone(), GENEROUS).await.unwrap();
+                assert_eq!(answer, [b"db1:", &body[..]].concat());
+            });
+        }
+        while let Some(call) = calls.join_next().await {
+            call.unwrap();
+        }
+        let (address, node) = (pair.addresses.borrow()[&"db2".into()], NodeName::from("db2"));
+        assert!(matches!(pair.net.line(&node, Lane::Client).way(address, false), Way::Use(_)));
+        assert_eq!(pair.net.shared.lines.lock().unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -1,0 +1,370 @@
+//! Observe → next steps → act, on every node. The loop that makes a goal real here.
+//!
+//! It holds no opinion: `next_steps` says what this node owes to the goal, and each step is one arm of one match.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_coord::Store;
+use backstay_failover::{Hold, Local, next_steps};
+use backstay_model::memory::{Compare, Op, Txn};
+use backstay_model::{
+    AddressState, Grant, InstanceState, Instant, ListenerName, NodeName, Observation, RoleKey, ServiceId, Step, Token,
+};
+use backstay_spec::{Spec, Workload};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock;
+use crate::cluster::{GOAL_KEY, Reading, encode};
+use crate::forward::{Forwarding, Wish};
+use crate::instance::{Instance, InstanceConfig, Order};
+use crate::report::Seen;
+use crate::routes::Routing;
+use crate::session::{Holding, LEASE, Taken};
+
+/// The loop turns at least this often: deadlines and ages move by themselves.
+const TURN_EVERY: Duration = Duration::from_millis(100);
+/// An address that could not be bound for this long is said to have failed; shorter is its old holder still closing it.
+const BIND_WITHIN: Duration = Duration::from_secs(3);
+/// A grant that was not taken is tried again after this long.
+const TAKE_AGAIN: Duration = Duration::from_millis(200);
+
+/// Everything the cycle needs.
+pub struct Cycle {
+    /// This node.
+    pub node: NodeName,
+    /// This run of the agent.
+    pub boot: String,
+    /// Directory of the guards.
+    pub guards: PathBuf,
+    /// Directory of the programs' output.
+    pub logs: PathBuf,
+    /// The binary.
+    pub exe: PathBuf,
+    /// Hash of this node's own file.
+    pub own_file_hash: String,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// What the store last said.
+    pub reading: watch::Receiver<Arc<Reading>>,
+    /// What this node holds.
+    pub holding: watch::Receiver<Holding>,
+    /// The coordinator's picture.
+    pub picture: watch::Receiver<Seen>,
+    /// What the balancer does.
+    pub forwarding: watch::Receiver<Forwarding>,
+    /// What the balancer should do.
+    pub wish: watch::Sender<Arc<Wish>>,
+    /// What this node sees.
+    pub own: watch::Sender<Observation>,
+    /// Roles proven alive here.
+    pub proofs: watch::Sender<BTreeMap<RoleKey, Instant>>,
+    /// Grants taken, for the session.
+    pub taken: mpsc::Sender<Taken>,
+}
+
+/// What the cycle remembers from turn to turn.
+#[derive(Default)]
+struct Hands {
+    instances: BTreeMap<ServiceId, Instance>,
+    addresses: BTreeMap<ListenerName, Token>,
+    tried: BTreeMap<RoleKey, Instant>,
+    /// What an earlier agent held is held again, or can no longer be: tables may be sent.
+    settled: bool,
+    dirty: Option<mpsc::Sender<()>>,
+}
+
+impl Cycle {
+    /// Turns for as long as the agent lives.
+    pub async fn run(mut self) {
+        let (dirty, mut news) = mpsc::channel(1);
+        let mut hands = Hands { dirty: Some(dirty), ..Hands::default() };
+        let started = clock::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TURN_EVERY) => {}
+                Ok(()) = self.reading.changed() => {}
+                Ok(()) = self.holding.changed() => {}
+                Ok(()) = self.picture.changed() => {}
+                Some(()) = news.recv() => {}
+            }
+            let reading = self.reading.borrow_and_update().clone();
+            let holding = self.holding.borrow_and_update().clone();
+            if let Some(file) = &reading.file {
+                self.look_after(&mut hands, &file.spec);
+                self.move_deadlines(&hands, &holding);
+                let seen = self.observe(&hands, &reading, &holding, &file.spec);
+                self.prove(&seen, &reading);
+                self.tell(&seen);
+                self.act(&mut hands, &reading, &holding, &seen).await;
+                hands.settled = hands.settled || self.is_settled(&reading, &holding, started);
+                if hands.settled {
+                    self.route(&hands, &reading, &holding, &file.spec, &seen);
+                }
+            }
+        }
+    }
+
+    /// Whether everything that is granted to this node's session is held by it, too. Before that a table would close
+    /// addresses that the agent before this one held and that are ours still.
+    fn is_settled(&self, reading: &Reading, holding: &Holding, started: Instant) -> bool {
+        let Some(session) = holding.session else { return false };
+        let ours = |grant: &Grant| grant.holder == self.node && grant.session == session;
+        let mut granted =
+            reading.grants.iter().filter(|(role, (grant, _))| **role != RoleKey::Coordinator && ours(grant));
+        let held = granted.all(|(role, _)| holding.roles.contains_key(role));
+        let renewed = holding.session_until > clock::now();
+        (held && renewed) || clock::now().since(started) > LEASE
+    }
+
+    /// One task for each app of the file; a program that is no longer declared is stopped before its task ends.
+    fn look_after(&self, hands: &mut Hands, spec: &Spec) {
+        let Some(node) = spec.nodes.get(&self.node) else { return };
+        for service in spec.services.values() {
+            let Workload::App(app) = &service.workload else { continue };
+            let name = service.id.to_string();
+            let config = InstanceConfig {
+                service: service.id.clone(),
+                node: self.node.clone(),
+                address: node.addr,
+                app: app.clone(),
+                exclusive: service.exclusive,
+                dir: self.guards.join(&name),
+                log: self.logs.join(format!("{name}.log")),
+                exe: self.exe.clone(),
+            };
+            let known = hands.instances.get(&service.id);
+            if known.is_some_and(|known| *known.config == config) {
+                continue;
+            }
+            // What the file says anew holds from the next start on; a running program is left alone.
+            let instance = Instance::look_after(config);
+            if let Some(dirty) = hands.dirty.clone() {
+                tokio::spawn(pass_on(instance.seen.clone(), dirty));
+            }
+            hands.instances.insert(service.id.clone(), instance);
+        }
+        hands.instances.retain(|id, instance| {
+            let over = !spec.services.contains_key(id) && instance.seen.borrow().state == InstanceState::Prepared;
+            !over
+        });
+    }
+
+    fn move_deadlines(&self, hands: &Hands, holding: &Holding) {
+        for (id, instance) in &hands.instances {
+            let until = holding.roles.get(&RoleKey::Service(id.clone())).copied();
+            instance.until.send_if_modified(|known| {
+                let later = until.is_some() && *known != until;
+                if later {
+                    *known = until;
+                }
+                later
+            });
+        }
+    }
+
+    fn observe(&self, hands: &Hands, reading: &Reading, holding: &Holding, spec: &Spec) -> Observation {
+        let forwarding = self.forwarding.borrow();
+        let instances = hands.instances.iter().map(|(id, instance)| (id.clone(), instance.seen.borrow().clone()));
+        let with_address = spec.listeners.iter().filter(|(_, listener)| listener.vip.is_some());
+        let holds = |name: &ListenerName| holding.roles.contains_key(&RoleKey::Address(name.clone()));
+        let addresses = with_address.map(|(name, listener)| {
+            let entries = || listener.entries.keys().map(|entry| format!("{name}.{entry}"));
+            let bound = entries().any(|entry| forwarding.bound.contains_key(&entry));
+            let failed = entries().find_map(|entry| forwarding.failed.get(&entry));
+            let state = match (hands.addresses.get(name), failed) {
+                (Some(_), Some((since, why))) if clock::now().since(*since) > BIND_WITHIN => {
+                    AddressState::Failed(why.clone())
+                }
+                (Some(token), _) => AddressState::Bound(*token),
+                // Told to close, not yet closed: it is not free before the balancer says so, or, if that is silent,
+                // before the instant at which it closes by itself.
+                (None, _) if bound && (forwarding.is_up() || holds(name)) => AddressState::Bound(Token::ZERO),
+                (None, _) => AddressState::Closed,
+            };
+            (name.clone(), state)
+        });
+        Observation {
+            node: self.node.clone(),
+            boot: self.boot.clone(),
+            serial: 0,
+            generation: reading.goal.generation,
+            instances: instances.collect(),
+            addresses: addresses.collect(),
+            balancer_up: forwarding.is_up(),
+            notes: self.notes(reading, &forwarding),
+        }
+    }
+
+    fn notes(&self, reading: &Reading, forwarding: &Forwarding) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(file) = reading.file.as_ref().filter(|file| file.hash != self.own_file_hash) {
+            notes.push(format!(
+                "the file on {} (hash {}) differs from the adopted one (hash {}); it changes nothing until `backstay config apply`",
+                self.node, self.own_file_hash, file.hash
+            ));
+        }
+        notes.extend(forwarding.trouble.clone());
+        notes.extend(forwarding.failed.iter().map(|(entry, (_, why))| format!("listener {entry} is not bound: {why}")));
+        notes.extend(reading.unreadable.iter().map(|key| format!("the store's key `{key}` cannot be read here")));
+        notes
+    }
+
+    /// S5: what proves that a role is alive here. A role without a proof runs out.
+    fn prove(&self, seen: &Observation, reading: &Reading) {
+        let now = clock::now();
+        self.proofs.send_modify(|proofs| {
+            for (role, (grant, _)) in &reading.grants {
+                let newly = !proofs.contains_key(role) && grant.holder == self.node;
+                let alive = match role {
+                    RoleKey::Service(id) => seen.instances.get(id).is_some_and(|seen| {
+                        seen.is_well() || matches!(seen.state, InstanceState::Starting | InstanceState::Stopping)
+                    }),
+                    RoleKey::Address(_) => seen.balancer_up,
+                    RoleKey::Coordinator => true,
+                };
+                if newly || alive {
+                    proofs.insert(role.clone(), now);
+                }
+            }
+            proofs.retain(|role, _| reading.grants.contains_key(role));
+        });
+    }
+
+    fn tell(&self, seen: &Observation) {
+        self.own.send_if_modified(|known| {
+            let changed = !same_but_for_ages(known, seen);
+            known.clone_from(seen);
+            changed
+        });
+    }
+
+    async fn act(&self, hands: &mut Hands, reading: &Reading, holding: &Holding, seen: &Observation) {
+        let now = clock::now();
+        let Some(session) = holding.session else { return };
+        let grants = reading.grants_only();
+        let running = holding.roles.iter().filter(|(_, (_, until))| *until > now);
+        let runs_until = running.map(|(role, (token, _))| (role.clone(), Hold { token: *token })).collect();
+        let local = Local { node: &self.node, session, grants: &grants, seen, runs_until: &runs_until };
+        for step in next_steps(&reading.goal, &local) {
+            match step {
+                Step::TakeGrant { role, token } => self.take(hands, reading, session, role, token).await,
+                Step::ReleaseGrant { role, token } => self.release(reading, &role, token).await,
+                Step::Start { service, role, token, generation } => {
+                    hands.order(&service, Order::Run { role, token, generation });
+                }
+                Step::Stop { service } => hands.order(&service, Order::Stop),
+                Step::Bind { listener, token } => drop(hands.addresses.insert(listener, token)),
+                Step::Unbind { listener } => drop(hands.addresses.remove(&listener)),
+            }
+        }
+    }
+
+    /// Takes a grant if the role is free, our session alive and the goal still the one that names us.
+    async fn take(&self, hands: &mut Hands, reading: &Reading, session: u64, role: RoleKey, token: Token) {
+        let now = clock::now();
+        if hands.tried.get(&role).is_some_and(|at| now.since(*at) < TAKE_AGAIN) {
+            return;
+        }
+        hands.tried.insert(role.clone(), now);
+        let key = role.store_key();
+        let grant = Grant { holder: self.node.clone(), session, token };
+        let compares = vec![
+            Compare::Revision { key: key.clone(), revision: 0 },
+            Compare::Revision { key: GOAL_KEY.to_owned(), revision: reading.goal_revision },
+            Compare::SessionAlive { session },
+        ];
+        let put = Op::Put { key, value: encode(&grant), session: Some(session) };
+        let sent = clock::now();
+        match self.store.txn(Txn { compares, then: vec![put], otherwise: Vec::new() }).await {
+            Ok(reply) if reply.succeeded => {
+                tracing::info!(%role, %token, "grant taken");
+                drop(self.taken.send(Taken { role, token, sent }).await);
+            }
+            Ok(_) => tracing::debug!(%role, "grant not taken: something has changed"),
+            Err(error) => tracing::debug!(%role, %error, "grant not taken"),
+        }
+    }
+
+    async fn release(&self, reading: &Reading, role: &RoleKey, token: Token) {
+        let Some((_, revision)) = reading.grants.get(role) else { return };
+        let key = role.store_key();
+        let compares = vec![Compare::Revision { key: key.clone(), revision: *revision }];
+        let delete = Op::Delete { key };
+        match self.store.txn(Txn { compares, then: vec![delete], otherwise: Vec::new() }).await {
+            Ok(reply) if reply.succeeded => tracing::info!(%role, %token, "grant released"),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%role, %error, "grant not released"),
+        }
+    }
+
+    fn route(&self, hands: &Hands, reading: &Reading, holding: &Holding, spec: &Spec, own: &Observation) {
+        let picture = self.picture.borrow().clone();
+        let mut reports: BTreeMap<&NodeName, &Observation> = BTreeMap::new();
+        if let Some((picture, _)) = &picture {
+            let heard =
+                picture.nodes.iter().filter_map(|(node, sighting)| Some((node, sighting.observation.as_ref()?)));
+            reports.extend(heard);
+        }
+        reports.insert(&self.node, own);
+        let held = hands.addresses.iter().filter_map(|(name, token)| {
+            let (granted, until) = holding.roles.get(&RoleKey::Address(name.clone()))?;
+            (granted == token).then_some((name.clone(), (*token, *until)))
+        });
+        let addresses: BTreeMap<_, _> = held.collect();
+        let grants = reading.grants_only();
+        let read_at = reading.read_at.unwrap_or_default();
+        let routes_until = crate::session::deadline(read_at);
+        let (node, goal) = (&self.node, &reading.goal);
+        let routing = Routing { node, spec, goal, grants: &grants, reports, addresses: &addresses, routes_until };
+        let wish = Wish { table: Some(routing.table()) };
+        self.wish.send_if_modified(|known| {
+            let changed = **known != wish;
+            if changed {
+                *known = Arc::new(wish);
+            }
+            changed
+        });
+    }
+}
+
+impl Hands {
+    fn order(&self, service: &ServiceId, order: Order) {
+        let Some(instance) = self.instances.get(service) else { return };
+        instance.order.send_if_modified(|known| {
+            let changed = !same_order(known, &order);
+            if changed {
+                *known = order;
+            }
+            changed
+        });
+    }
+}
+
+/// Only the token makes a running program another one: a new goal or role is no reason to start it again.
+fn same_order(known: &Order, new: &Order) -> bool {
+    match (known, new) {
+        (Order::Run { token: before, .. }, Order::Run { token: after, .. }) => before == after,
+        (known, new) => known == new,
+    }
+}
+
+fn same_but_for_ages(known: &Observation, seen: &Observation) -> bool {
+    let mut aged = seen.clone();
+    for (id, instance) in &mut aged.instances {
+        if let Some(before) = known.instances.get(id) {
+            instance.healthy_for = before.healthy_for;
+        }
+    }
+    *known == aged
+}
+
+/// Tells the cycle that an instance has news.
+async fn pass_on(mut seen: watch::Receiver<backstay_model::InstanceObservation>, dirty: mpsc::Sender<()>) {
+    while seen.changed().await.is_ok() {
+        // A full channel already says it.
+        dirty.try_send(()).ok();
+    }
+}

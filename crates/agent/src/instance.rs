@@ -1,0 +1,548 @@
+//! One task per service on this node: it keeps the instance as ordered, and says what it sees.
+//!
+//! It chooses nothing: it is told to run or not to run, restarts with back-off what ends by itself, and moves the guard's
+//! deadline along with the session's. A guard that is already there when the agent starts is adopted as it is.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_app::check::{Check, CheckKind, Checker, HealthState};
+use backstay_app::{AppError, ExitReason, ExitReport, GuardEvent, GuardHandle, GuardSpec, GuardState, ports};
+use backstay_model::{
+    Generation, Health, InstanceObservation, InstanceState, Instant, NodeName, Role, ServiceId, Token,
+};
+use backstay_spec::{AppSpec, RunSpec};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::session::write_whole;
+
+/// Failures older than this are forgotten.
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// First pause before a restart; doubled with each failure in the window.
+const RESTART_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause before a restart.
+const RESTART_MAX: Duration = Duration::from_secs(10);
+/// The program's log: size of one file and number of files.
+const LOG_BYTES_MAX: u64 = 8 << 20;
+const LOG_FILES_MAX: u32 = 5;
+/// A balanced instance goes on for this long after its last goal, so that balancers elsewhere have stopped using it.
+const LEAVE_AFTER: Duration = Duration::from_millis(1500);
+/// Pause before a call to a guard that failed is made again.
+const CALL_AGAIN: Duration = Duration::from_millis(500);
+
+/// What the instance should do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    /// Nothing is known yet: what runs is left alone.
+    Leave,
+    /// Run.
+    Run {
+        /// In which role.
+        role: Role,
+        /// Under which token (exclusive services).
+        token: Option<Token>,
+        /// For which goal.
+        generation: Generation,
+    },
+    /// Do not run.
+    Stop,
+}
+
+/// What does not change in an instance's life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceConfig {
+    /// Which service.
+    pub service: ServiceId,
+    /// On which node.
+    pub node: NodeName,
+    /// The node's address.
+    pub address: IpAddr,
+    /// What the file says of the program.
+    pub app: AppSpec,
+    /// It runs only with a grant.
+    pub exclusive: bool,
+    /// Where its guard and its port are kept.
+    pub dir: PathBuf,
+    /// Where its output goes.
+    pub log: PathBuf,
+    /// The binary that plays the guard.
+    pub exe: PathBuf,
+}
+
+/// The agent's ends of an instance's task.
+#[derive(Debug)]
+pub struct Instance {
+    /// Tell it what to do.
+    pub order: watch::Sender<Order>,
+    /// Tell it until when its role runs.
+    pub until: watch::Sender<Option<(Token, Instant)>>,
+    /// See what it sees.
+    pub seen: watch::Receiver<InstanceObservation>,
+    /// What it was made from; another one replaces it.
+    pub config: Arc<InstanceConfig>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The guard and the program go on; only the agent's attention ends.
+        self.task.abort();
+    }
+}
+
+impl Instance {
+    /// Begins to look after an instance.
+    pub fn look_after(config: InstanceConfig) -> Self {
+        let config = Arc::new(config);
+        let (order, orders) = watch::channel(Order::Leave);
+        let (until, deadlines) = watch::channel(None);
+        let (tell, seen) = watch::channel(nothing_there());
+        let keeper = Keeper {
+            config: config.clone(),
+            orders,
+            deadlines,
+            tell,
+            guard: None,
+            checker: None,
+            health: None,
+            under: None,
+            pid: None,
+            containment: None,
+            port: None,
+            failures: Vec::new(),
+            state: InstanceState::Prepared,
+            trouble: None,
+            healthy_since: None,
+        };
+        Self { order, until, seen, config, task: tokio::spawn(keeper.keep()) }
+    }
+}
+
+/// An instance of which nothing runs.
+fn nothing_there() -> InstanceObservation {
+    InstanceObservation {
+        state: InstanceState::Prepared,
+        health: Health::Unknown,
+        endpoint: None,
+        token: None,
+        failures: 0,
+        healthy_for: Duration::ZERO,
+        pid: None,
+        containment: None,
+        trouble: None,
+    }
+}
+
+struct Keeper {
+    config: Arc<InstanceConfig>,
+    orders: watch::Receiver<Order>,
+    deadlines: watch::Receiver<Option<(Token, Instant)>>,
+    tell: watch::Sender<InstanceObservation>,
+    guard: Option<GuardHandle>,
+    checker: Option<Checker>,
+    health: Option<watch::Receiver<backstay_app::check::Health>>,
+    /// Token and generation of the running start.
+    under: Option<(Option<Token>, Generation)>,
+    pid: Option<u32>,
+    containment: Option<String>,
+    port: Option<u16>,
+    failures: Vec<Instant>,
+    state: InstanceState,
+    trouble: Option<String>,
+    healthy_since: Option<Instant>,
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        self.adopt().await;
+        loop {
+            self.say();
+            let order = self.orders.borrow_and_update().clone();
+            match (order, self.guard.is_some()) {
+                (Order::Run { token, .. }, true) if self.is_current(token) => {
+                    self.attend().await;
+                }
+                (Order::Run { .. } | Order::Stop, true) => self.stop().await,
+                (Order::Run { token, role, generation }, false) => self.start(role, token, generation).await,
+                (Order::Leave, true) => self.attend().await,
+                (Order::Leave | Order::Stop, false) => {
+                    self.state = InstanceState::Prepared;
+                    self.say();
+                    if self.orders.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_current(&self, token: Option<Token>) -> bool {
+        self.under.is_some_and(|(held, _)| held == token)
+    }
+
+    /// What an earlier agent left running, as it is.
+    async fn adopt(&mut self) {
+        loop {
+            match GuardHandle::adopt(&self.config.dir).await {
+                Ok(None) => return,
+                Ok(Some(guard)) => return self.take_over(guard).await,
+                Err(error) => {
+                    // Whatever is left must be known to be gone before anything is started here.
+                    self.fail(&error);
+                    tokio::time::sleep(CALL_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn take_over(&mut self, guard: GuardHandle) {
+        self.port = self.remembered_port();
+        match guard.status().await {
+            Ok(status) if status.state != GuardState::Empty => {
+                let token = status.token.map(Generation);
+                self.under = Some((token, Generation(status.generation)));
+                self.note_running(&status);
+                tracing::info!(service = %self.config.service, pid = status.pid, "adopted");
+                self.begin_checks();
+            }
+            _ => self.under = Some((None, Generation::ZERO)),
+        }
+        self.guard = Some(guard);
+    }
+
+    fn note_running(&mut self, status: &backstay_app::GuardStatus) {
+        self.pid = Some(status.pid);
+        let containment = serde_json::to_value(status.containment.kind).ok();
+        self.containment = containment.and_then(|kind| kind.as_str().map(str::to_owned));
+    }
+
+    /// Waits for whatever comes next while the program runs: its end, another order, a later deadline, its health.
+    async fn attend(&mut self) {
+        let Some(guard) = &self.guard else { return };
+        let mut events = guard.events();
+        let ended = events.borrow().report().cloned();
+        if let Some(report) = ended {
+            return self.ended(report).await;
+        }
+        tokio::select! {
+            _ = events.changed() => {}
+            changed = self.orders.changed() => if changed.is_err() { std::future::pending::<()>().await },
+            Ok(()) = self.deadlines.changed() => {
+                let until = *self.deadlines.borrow_and_update();
+                let held = self.under.and_then(|(token, _)| token);
+                if let (Some((token, until)), Some(held)) = (until, held)
+                    && token == held
+                    && let Err(error) = guard.extend(token.0, until.0).await
+                {
+                    tracing::warn!(service = %self.config.service, %error, "the guard's deadline was not moved");
+                }
+            }
+            () = changed(&mut self.health) => {}
+        }
+    }
+
+    /// The program ended by itself, or its guard ended it: nothing may be left before the next start.
+    async fn ended(&mut self, report: ExitReport) {
+        let Some(guard) = &self.guard else { return };
+        let settled = guard.events().borrow().is_empty();
+        if !settled {
+            let mut events = guard.events();
+            drop(events.wait_for(GuardEvent::is_empty).await);
+        }
+        let sentence = describe(&report);
+        tracing::warn!(service = %self.config.service, "{sentence}");
+        // The end at a deadline is the guard doing its duty, not a fault of the program.
+        if !matches!(report.reason, ExitReason::Deadline | ExitReason::Stopped | ExitReason::Killed) {
+            self.failures.push(clock::now());
+        }
+        self.trouble = Some(sentence);
+        self.leave_guard().await;
+        self.state = InstanceState::Failed;
+    }
+
+    /// Asks the program to stop. Exclusive: at once. Balanced: after balancers elsewhere have stopped using it.
+    async fn stop(&mut self) {
+        if !self.config.exclusive && self.state == InstanceState::Running {
+            let wanted_again = self.orders.wait_for(|order| matches!(order, Order::Run { .. }));
+            if let Ok(Ok(_)) = tokio::time::timeout(LEAVE_AFTER, wanted_again).await {
+                return;
+            }
+        }
+        self.state = InstanceState::Stopping;
+        self.say();
+        let Some(guard) = &self.guard else { return };
+        match guard.stop(self.config.app.grace).await {
+            Ok(_) | Err(AppError::Gone { .. }) => {
+                self.leave_guard().await;
+                self.state = InstanceState::Prepared;
+                self.trouble = None;
+            }
+            Err(error) => {
+                self.fail(&error);
+                tokio::time::sleep(CALL_AGAIN).await;
+            }
+        }
+    }
+
+    /// Takes the guard's report, so that it leaves.
+    async fn leave_guard(&mut self) {
+        if let Some(guard) = self.guard.take()
+            && let Err(error) = guard.ack().await
+        {
+            tracing::warn!(service = %self.config.service, %error, "the guard did not leave");
+        }
+        (self.checker, self.health, self.healthy_since) = (None, None, None);
+        (self.under, self.pid, self.containment) = (None, None, None);
+    }
+
+    async fn start(&mut self, role: Role, token: Option<Token>, generation: Generation) {
+        if let Some(pause) = self.pause() {
+            self.state = InstanceState::Failed;
+            self.say();
+            // Another order ends the pause; the same one does not.
+            let current = Order::Run { role, token, generation };
+            let another = self.orders.wait_for(|order| *order != current);
+            drop(tokio::time::timeout(pause, another).await);
+            if *self.orders.borrow() != current {
+                return;
+            }
+        }
+        let until = match self.until_for(token) {
+            Ok(until) => until,
+            Err(wait) => return drop(tokio::time::timeout(wait, self.deadlines.changed()).await),
+        };
+        self.state = InstanceState::Starting;
+        self.say();
+        let spec = match self.guard_spec(role, token, generation, until) {
+            Ok(spec) => spec,
+            Err(trouble) => return self.could_not_start(trouble),
+        };
+        match GuardHandle::start(&self.config.dir, spec).await {
+            Ok(guard) => {
+                if let Ok(status) = guard.status().await {
+                    self.note_running(&status);
+                }
+                self.guard = Some(guard);
+                self.under = Some((token, generation));
+                self.trouble = None;
+                self.begin_checks();
+            }
+            Err(AppError::AlreadyGuarded { .. } | AppError::NoAnswer { .. }) => self.adopt().await,
+            Err(error) => self.could_not_start(error.to_string()),
+        }
+    }
+
+    fn could_not_start(&mut self, trouble: String) {
+        tracing::warn!(service = %self.config.service, trouble, "not started");
+        self.failures.push(clock::now());
+        self.state = InstanceState::Failed;
+        self.trouble = Some(trouble);
+        // A port that was picked may have been taken by somebody else: pick again.
+        self.port = self.config.app.port;
+    }
+
+    /// The deadline that an exclusive instance starts with; without a running one it is not started at all.
+    fn until_for(&mut self, token: Option<Token>) -> Result<Option<u64>, Duration> {
+        let Some(token) = token.filter(|_| self.config.exclusive) else { return Ok(None) };
+        match *self.deadlines.borrow_and_update() {
+            Some((held, until)) if held == token && until > clock::now() => Ok(Some(until.0)),
+            _ => Err(CALL_AGAIN),
+        }
+    }
+
+    /// How much longer to wait before the next start.
+    fn pause(&mut self) -> Option<Duration> {
+        let now = clock::now();
+        self.failures.retain(|at| now.since(*at) < FAILURE_WINDOW);
+        let last = *self.failures.last()?;
+        let doublings = (self.failures.len() - 1).min(16) as u32;
+        let pause = RESTART_FIRST.saturating_mul(1 << doublings).min(RESTART_MAX);
+        let left = (last + pause).since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn guard_spec(
+        &mut self,
+        role: Role,
+        token: Option<Token>,
+        generation: Generation,
+        until: Option<u64>,
+    ) -> Result<GuardSpec, String> {
+        let (config, app) = (self.config.clone(), &self.config.app);
+        let RunSpec::Argv(argv) = app.run.clone() else {
+            return Err("systemd units are not in this build".to_owned());
+        };
+        let port = self.pick_port(&argv)?;
+        let fill = |text: &String| fill(text, &config, port);
+        let mut env: BTreeMap<_, _> = config.app.env.iter().map(|(k, v)| (k.clone(), fill(v))).collect();
+        let told = [
+            ("PORT", port.map(|port| port.to_string()).unwrap_or_default()),
+            ("BACKSTAY_SERVICE", config.service.to_string()),
+            ("BACKSTAY_NODE", config.node.to_string()),
+            ("BACKSTAY_ROLE", role.to_string()),
+            ("BACKSTAY_GENERATION", generation.0.to_string()),
+            ("BACKSTAY_TOKEN", token.map(|token| token.0.to_string()).unwrap_or_default()),
+        ];
+        env.extend(told.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.to_owned(), v)));
+        Ok(GuardSpec {
+            service: config.service.to_string(),
+            node: config.node.to_string(),
+            generation: generation.0,
+            token: token.map(|token| token.0),
+            argv: argv.iter().map(fill).collect(),
+            env,
+            user: config.app.user.clone(),
+            cwd: config.app.cwd.clone().map(PathBuf::from),
+            stop_signal: config.app.stop.clone(),
+            grace: config.app.grace,
+            exclusive: config.exclusive,
+            deadline_boottime_ns: until,
+            log: config.log.clone(),
+            log_bytes_max: LOG_BYTES_MAX,
+            log_files_max: LOG_FILES_MAX,
+            exe: config.exe.clone(),
+            containment: None,
+        })
+    }
+
+    /// The declared port, or a free one that is kept from start to start, so that routes elsewhere stay right.
+    fn pick_port(&mut self, argv: &[String]) -> Result<Option<u16>, String> {
+        let (app, address) = (&self.config.app, self.config.address);
+        if let Some(port) = app.port {
+            self.port = Some(port);
+            if let Some(holder) = ports::who_listens(SocketAddr::new(address, port)) {
+                return Err(format!(
+                    "port {port} is held by {holder}; stop that, or give {} another port",
+                    self.config.service
+                ));
+            }
+            return Ok(self.port);
+        }
+        let asked = argv.iter().chain(app.env.values()).any(|text| text.contains("{port}"));
+        if !asked && app.check.is_none() {
+            return Ok(None);
+        }
+        let port = ports::free_port(address, self.remembered_port());
+        let port = port.map_err(|error| format!("no free port on {address}: {error}"))?;
+        self.port = Some(port);
+        if let Err(error) = write_whole(&self.port_file(), port.to_string().as_bytes()) {
+            tracing::warn!(%error, "the port was not kept: the next start may get another");
+        }
+        Ok(self.port)
+    }
+
+    fn port_file(&self) -> PathBuf {
+        self.config.dir.with_extension("port")
+    }
+
+    fn remembered_port(&self) -> Option<u16> {
+        let kept = std::fs::read_to_string(self.port_file()).ok().and_then(|text| text.trim().parse().ok());
+        self.config.app.port.or(kept)
+    }
+
+    fn begin_checks(&mut self) {
+        let Some(check) = &self.config.app.check else { return };
+        let port = self.port.unwrap_or_default();
+        let kind = match &check.kind {
+            backstay_spec::CheckKind::Http(path) => CheckKind::Http { path: path.clone(), host: None, port: None },
+            backstay_spec::CheckKind::Tcp => CheckKind::Tcp,
+            backstay_spec::CheckKind::Run(argv) => {
+                CheckKind::Run(argv.iter().map(|text| fill(text, &self.config, self.port)).collect())
+            }
+        };
+        let (every, timeout, rise, fall) = (check.every, check.timeout, check.rise, check.fall);
+        let check = Check { kind, every, timeout, rise, fall };
+        let checker = Checker::spawn(check, SocketAddr::new(self.config.address, port));
+        self.health = Some(checker.health());
+        self.checker = Some(checker);
+    }
+
+    fn fail(&mut self, error: &AppError) {
+        tracing::warn!(service = %self.config.service, %error, "trouble with the guard");
+        self.trouble = Some(error.to_string());
+        self.say();
+    }
+
+    /// Publishes what is seen, if it differs.
+    fn say(&mut self) {
+        let now = clock::now();
+        self.failures.retain(|at| now.since(*at) < FAILURE_WINDOW);
+        let mut trouble = self.trouble.clone();
+        let health = match (&self.guard, &mut self.health) {
+            (None, _) => Health::Unknown,
+            (Some(_), None) => Health::Passing,
+            (Some(_), Some(health)) => {
+                let health = health.borrow_and_update().clone();
+                trouble = trouble.or(health.last_error.filter(|_| health.state == HealthState::Failing));
+                match health.state {
+                    HealthState::Unknown => Health::Unknown,
+                    HealthState::Passing => Health::Passing,
+                    HealthState::Failing => Health::Failing,
+                }
+            }
+        };
+        if self.guard.is_some() && self.state != InstanceState::Stopping {
+            let started = health == Health::Passing || self.state == InstanceState::Running;
+            self.state = if started { InstanceState::Running } else { InstanceState::Starting };
+        }
+        match (health, self.healthy_since) {
+            (Health::Passing, None) => self.healthy_since = Some(now),
+            (Health::Passing, Some(_)) => {}
+            _ => self.healthy_since = None,
+        }
+        let endpoint = self.port.or_else(|| self.remembered_port());
+        let seen = InstanceObservation {
+            state: self.state,
+            health,
+            endpoint: endpoint.map(|port| SocketAddr::new(self.config.address, port)),
+            token: self.under.and_then(|(token, _)| token),
+            failures: self.failures.len() as u32,
+            healthy_for: self.healthy_since.map_or(Duration::ZERO, |since| now.since(since)),
+            pid: self.pid,
+            containment: self.containment.clone(),
+            trouble,
+        };
+        self.tell.send_if_modified(|known| {
+            let same = InstanceObservation { healthy_for: known.healthy_for, ..seen.clone() } == *known;
+            *known = seen;
+            !same
+        });
+    }
+}
+
+/// Replaces what the file may name in arguments: `{addr}`, `{port}`, `{node}`, `{service}`.
+fn fill(text: &str, config: &InstanceConfig, port: Option<u16>) -> String {
+    text.replace("{addr}", &config.address.to_string())
+        .replace("{port}", &port.map(|port| port.to_string()).unwrap_or_default())
+        .replace("{node}", config.node.as_str())
+        .replace("{service}", &config.service.to_string())
+}
+
+fn describe(report: &ExitReport) -> String {
+    let how = match (report.code, report.signal) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an end that nobody saw".to_owned(),
+    };
+    match report.reason {
+        ExitReason::Exited => format!("it ended by itself with {how}"),
+        ExitReason::Deadline => "its guard ended it: the role's deadline had passed".to_owned(),
+        ExitReason::Lost => "its guard died, and with it everything inside".to_owned(),
+        ExitReason::Stopped | ExitReason::Killed => format!("it was ended, with {how}"),
+    }
+}
+
+async fn changed<T>(receiver: &mut Option<watch::Receiver<T>>) {
+    match receiver {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
