@@ -61,8 +61,8 @@ pub enum AppError {
     /// The guard is up to tell why the program could not be started.
     #[error(transparent)]
     Start(#[from] StartFailure),
-    /// A guard still lives in the directory. Adopt it, or stop it first.
-    #[error("a guard (pid {pid}) is already running in {}; adopt it or stop it first", dir.display())]
+    /// A guard of the directory lives, or died and was not settled yet: adopt it first.
+    #[error("{} still belongs to a guard (pid {pid}) that was not acknowledged; adopt it, then stop or acknowledge it", dir.display())]
     AlreadyGuarded {
         /// Directory of the guard.
         dir: PathBuf,

@@ -191,9 +191,11 @@ fn protect_from_oom() -> Option<i32> {
     Some(own)
 }
 
-/// Best effort: without the right to lock memory a guard under swap pressure may be late.
-pub(super) fn lock_memory() {
-    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
+/// Best effort: without the right to lock memory a guard under swap pressure may be late. Future memory is locked only
+/// where no limit applies: with one, an allocation past it would fail and take the guard down.
+fn lock_memory() {
+    let future = if rustix::process::geteuid().is_root() { MlockAllFlags::FUTURE } else { MlockAllFlags::empty() };
+    let _ = rustix::mm::mlockall(MlockAllFlags::CURRENT | future);
 }
 
 /// Lets init start the program; answers its pid as this machine numbers it, and whether it has a /proc of its own.

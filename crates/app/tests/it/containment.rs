@@ -17,6 +17,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ("containment::init_killed_in_a_pid_namespace", |dir| init_killed(dir, ContainmentKind::PidNamespace)),
     ("containment::init_killed_in_a_cgroup", |dir| init_killed(dir, ContainmentKind::Cgroup)),
     ("containment::init_killed_under_a_subreaper", |dir| init_killed(dir, ContainmentKind::Subreaper)),
+    ("containment::forks_end_in_a_pid_namespace", |dir| forks_end(dir, ContainmentKind::PidNamespace)),
+    ("containment::forks_end_in_a_cgroup", |dir| forks_end(dir, ContainmentKind::Cgroup)),
+    ("containment::forks_end_under_a_subreaper", |dir| forks_end(dir, ContainmentKind::Subreaper)),
     ("containment::both_killed_in_a_cgroup", |dir| both_killed(dir, ContainmentKind::Cgroup)),
     ("containment::both_killed_under_a_subreaper", |dir| both_killed(dir, ContainmentKind::Subreaper)),
 ];
@@ -72,6 +75,24 @@ fn init_killed(dir: &Path, kind: ContainmentKind) -> Outcome {
         kill(init_pid(dir));
         let empty = event(&handle, "empty", GuardEvent::is_empty).await;
         assert_eq!(empty.report().and_then(|r| r.signal), Some(9));
+        nothing_writes(&dir.join("out")).await;
+        handle.ack().await.expect("ack");
+        Outcome::Passed
+    })
+}
+
+/// A program that does nothing but fork: each child a session of its own that hands on to another and ends.
+fn forks_end(dir: &Path, kind: ContainmentKind) -> Outcome {
+    block_on(async {
+        let script = "cat > hop <<'E'\necho x >> out; sleep 0.01; setsid sh hop & exit\nE\n\
+                      for i in 1 2 3 4; do setsid sh hop & done; while :; do sleep 0.05; done";
+        let handle = match start_contained(dir, spec(dir, script), kind).await {
+            Ok(handle) => handle,
+            Err(outcome) => return outcome,
+        };
+        until("hops", || size(&dir.join("out")) > 100).await;
+        let report = handle.kill().await.expect("kill");
+        assert!(report.reason == ExitReason::Killed && !report.left_running, "{report:?}");
         nothing_writes(&dir.join("out")).await;
         handle.ack().await.expect("ack");
         Outcome::Passed

@@ -19,6 +19,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("deadline::cuts_a_graceful_stop_short", cuts_a_graceful_stop_short),
     ("deadline::a_standby_is_armed_in_place", a_standby_is_armed_in_place),
     ("deadline::kills_a_stopped_program", kills_a_stopped_program),
+    ("deadline::a_hung_disk_holds_no_kill_back", a_hung_disk_holds_no_kill_back),
 ];
 
 const WRITERS: &str = "trap '' TERM; setsid sh -c 'trap \"\" TERM; while :; do echo x >> out; done' & \
@@ -121,6 +122,25 @@ fn kills_a_stopped_program(dir: &Path) -> Outcome {
         let handle = GuardHandle::start(dir, wanted).await.expect("start");
         let empty = event(&handle, "empty", GuardEvent::is_empty).await;
         assert_eq!(empty.report().map(|r| r.reason), Some(ExitReason::Deadline));
+        handle.ack().await.expect("ack");
+        Outcome::Passed
+    })
+}
+
+/// A pipe that nobody reads stands for the disk: opening it for writing never returns.
+fn a_hung_disk_holds_no_kill_back(dir: &Path) -> Outcome {
+    block_on(async {
+        let log = dir.join("hung.log");
+        rustix::fs::mknodat(rustix::fs::CWD, &log, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .expect("fifo");
+        let script = "while :; do echo a rather chatty program; echo x >> out; done";
+        let wanted = GuardSpec { log, ..exclusive(dir, script, 4, Duration::from_secs(5)) };
+        let handle = GuardHandle::start(dir, wanted).await.expect("start");
+        let empty = event(&handle, "empty", GuardEvent::is_empty).await;
+        assert_eq!(empty.report().map(|r| r.reason), Some(ExitReason::Deadline));
+        nothing_writes(&dir.join("out")).await;
+        let status = handle.status().await.expect("status");
+        assert!(status.log_lines_dropped > 0, "output is dropped and counted, the program is not held for ever");
         handle.ack().await.expect("ack");
         Outcome::Passed
     })
