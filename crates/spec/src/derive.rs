@@ -123,11 +123,6 @@ impl Spec {
         }
         domains
     }
-
-    /// Names the adopted file among all others: a hash of its text, the same on every machine and in every version.
-    pub fn hash(text: &str) -> String {
-        hash(text)
-    }
 }
 
 impl ServiceSpec {
@@ -144,6 +139,8 @@ impl ServiceSpec {
     }
 }
 
+/// Names a file among all others: the same on every machine and in every version.
+///
 /// FNV-1a of 128 bits, in hexadecimal: <http://www.isthe.com/chongo/tech/comp/fnv/>. It tells files apart; it does not
 /// protect against someone who forges one.
 pub fn hash(text: &str) -> String {

@@ -1,5 +1,6 @@
 //! What is wrong with a file: where, why, and what to write instead.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -7,6 +8,9 @@ use serde::Serialize;
 
 /// At most so many diagnostics are kept of one file; what follows is counted, not listed.
 pub const DIAGNOSTICS_MAX: usize = 200;
+
+/// Longer messages are cut: they quote the file.
+const MESSAGE_CHARS_MAX: usize = 500;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,17 +83,12 @@ impl<'t> Sink<'t> {
     fn push(&mut self, severity: Severity, span: Range<usize>, code: &str, message: String, help: Option<String>) {
         let start = self.text.floor_char_boundary(span.start.min(self.text.len()));
         let end = self.text.ceil_char_boundary(span.end.clamp(start, self.text.len()));
-        let line = self.line_of(start);
-        let line_start = self.line_starts[line];
-        let first_line_end = self.text[start..end].find('\n').map_or(end, |at| start + at);
-        let column = self.text[line_start..start].chars().count() + 1;
-        let end_column = column + self.text[start..first_line_end].chars().count();
         self.list.push(Diagnostic {
             severity,
             file: self.file.to_owned(),
-            line: line + 1,
-            column,
-            end_column,
+            line: self.line_of(start) + 1,
+            column: 0,
+            end_column: 0,
             code: code.to_owned(),
             message: printable(&message),
             help: help.as_deref().map(printable),
@@ -103,7 +102,7 @@ impl<'t> Sink<'t> {
     }
 
     /// Drops what was found on lines that are not valid TOML anyway, since it is only an echo of that.
-    pub(crate) fn drop_echoes(&mut self, first: usize, broken_lines: &[usize]) {
+    pub(crate) fn drop_echoes(&mut self, first: usize, broken_lines: &BTreeSet<usize>) {
         let mut at = 0;
         self.list.retain(|diagnostic| {
             at += 1;
@@ -134,13 +133,28 @@ impl<'t> Sink<'t> {
                 list.push(last);
             }
         }
+        list.iter_mut().for_each(|diagnostic| count_columns(self.text, &self.line_starts, diagnostic));
         list
     }
 }
 
-/// Control characters of the file must not reach a terminal through a message.
+/// Only done for what is shown: it costs as much as the line is long.
+fn count_columns(text: &str, line_starts: &[usize], diagnostic: &mut Diagnostic) {
+    let span = diagnostic.span.clone();
+    let line_start = line_starts[diagnostic.line - 1];
+    let first_line_end = text[span.clone()].find('\n').map_or(span.end, |at| span.start + at);
+    diagnostic.column = text[line_start..span.start].chars().count() + 1;
+    diagnostic.end_column = diagnostic.column + text[span.start..first_line_end].chars().count();
+}
+
+/// Control characters of the file must not reach a terminal through a message, nor whole pages of it.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    let escape = |c: char| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] };
+    let mut short: String = text.chars().take(MESSAGE_CHARS_MAX).flat_map(escape).collect();
+    if text.chars().nth(MESSAGE_CHARS_MAX).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// Shows diagnostics with their lines and carets, without colour, and counts them at the end.

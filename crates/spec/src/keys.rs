@@ -466,3 +466,51 @@ pub(crate) fn home_of(name: &str) -> Option<&'static str> {
     ];
     homes.iter().find(|(_, section)| section.key(name).is_some()).map(|(place, _)| *place)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Sink;
+
+    /// Every section that can be reached, with what it is called here.
+    fn sections() -> Vec<(String, &'static Section)> {
+        let mut found = vec![("the file".to_owned(), &ROOT), ("check".to_owned(), &CHECK)];
+        let mut at = 0;
+        while let Some((_, section)) = found.get(at).cloned() {
+            for key in section.keys() {
+                if let Kind::Section(inner) | Kind::Named(inner) = key.kind {
+                    found.push((key.name.to_owned(), inner));
+                }
+            }
+            found.extend(section.free.map(|free| ("entry".to_owned(), free)));
+            at += 1;
+        }
+        found
+    }
+
+    #[test]
+    fn every_default_is_a_value_of_its_key() {
+        for (place, section) in sections() {
+            for (key, default) in section.keys().filter_map(|key| key.default.map(|default| (key, default))) {
+                let text = format!("{} = {default}\n", key.name);
+                let (toml, errors) = toml::de::DeTable::parse_recoverable(&text);
+                assert!(errors.is_empty(), "{place}: {text}");
+                let mut sink = Sink::new("", &text);
+                crate::read::read_table(&mut sink, section, toml.get_ref(), &place, None);
+                assert_eq!(sink.finish(), [], "{place}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_is_also_another() {
+        for (place, section) in sections() {
+            let mut names: Vec<_> = section.keys().map(|key| key.name).collect();
+            names.extend(section.keys().flat_map(|key| key.also.iter().copied()));
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{place}");
+        }
+    }
+}

@@ -30,11 +30,13 @@ pub use this_build::not_in_this_build;
 pub use types::*;
 pub use units::{DURATION_MAX, UnitError, duration_text, parse_duration, parse_loss, parse_size, size_text};
 
+use std::collections::BTreeSet;
+
 use diagnostic::Sink;
 use table::Table;
 
 /// A file of twenty machines has a few kilobytes; more than this is not a config file.
-pub const FILE_BYTES_MAX: usize = 1 << 20;
+pub const FILE_BYTES_MAX: usize = 1 << 18;
 
 /// What became of a file.
 #[derive(Clone, Debug)]
@@ -80,17 +82,16 @@ fn read_root(sink: &mut Sink<'_>) -> Option<Table> {
         return None;
     }
     let (toml, errors) = toml::de::DeTable::parse_recoverable(text);
-    let mut broken_lines = Vec::new();
+    let mut broken_lines = BTreeSet::new();
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
         let duplicate = error.message().contains("duplicate key");
         let line = sink.line_of(span.start);
         if !duplicate {
             // What follows the first slip of a line is most likely only an echo of it.
-            if broken_lines.contains(&line) {
+            if !broken_lines.insert(line) {
                 continue;
             }
-            broken_lines.push(line);
         }
         let (code, help) =
             if duplicate { ("duplicate-key", Some("keep one of them".to_owned())) } else { ("syntax", None) };
@@ -105,12 +106,12 @@ fn read_root(sink: &mut Sink<'_>) -> Option<Table> {
 }
 
 /// Where a header is broken, everything up to the next one belongs to a table that nobody knows.
-fn with_lost_tables(text: &str, broken_lines: &[usize]) -> Vec<usize> {
+fn with_lost_tables(text: &str, broken_lines: &BTreeSet<usize>) -> BTreeSet<usize> {
     let headers: Vec<bool> = text.lines().map(|line| line.trim_start().starts_with('[')).collect();
-    let mut lost = broken_lines.to_vec();
+    let mut lost = broken_lines.clone();
     for &line in broken_lines.iter().filter(|line| headers.get(**line) == Some(&true)) {
-        let next = headers.iter().skip(line + 1).position(|header| *header);
-        lost.extend(line + 1..next.map_or(headers.len(), |next| line + 1 + next));
+        let rest = (line + 1..headers.len()).take_while(|after| !headers[*after]);
+        lost.extend(rest);
     }
     lost
 }

@@ -17,6 +17,9 @@ use crate::keys::{self, Key, Kind, Section};
 use crate::suggest::nearest;
 use crate::table::{Entry, Named, Span, Table, Typed, Word};
 
+/// So many nodes, services, listeners or backups of each kind are read: ten times what the product is made for.
+const ENTRIES_MAX: usize = 200;
+
 /// Reads one table. `place` names it for messages; `missing_at` is where a key that is not there is missed.
 pub(crate) fn read_table(
     sink: &mut Sink<'_>,
@@ -38,6 +41,10 @@ pub(crate) fn read_table(
             table.entries.insert(known.name, Entry { key_span: key.span(), span: value.span(), value: typed });
         } else if let (Some(entry), Some(toml)) = (section.free, value.get_ref().as_table()) {
             refuse_header(sink, &key.span(), name, place);
+            if table.free.len() == ENTRIES_MAX {
+                sink.error(key.span(), "too-many", format!("at most {ENTRIES_MAX} entries are read"), None);
+                break;
+            }
             let name = read_name(sink, key);
             let place = format!("{place} {}", name.text);
             let at = name.span.clone();
@@ -243,8 +250,12 @@ impl Reader<'_, '_> {
             }
             other => return self.wrong_type(other, "tables with names", Some(format!("write it like `{form}`"))),
         };
+        if toml.len() > ENTRIES_MAX {
+            let message = format!("there are {} entries; at most {ENTRIES_MAX} are read", toml.len());
+            self.sink.error(key_span.clone(), "too-many", message, None);
+        }
         let mut list = Vec::new();
-        for (name, value) in toml {
+        for (name, value) in toml.iter().take(ENTRIES_MAX) {
             let place = if self.key.name == "nodes" {
                 format!("node `{}`", name.get_ref())
             } else {

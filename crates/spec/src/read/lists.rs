@@ -8,6 +8,9 @@ use crate::keys::{self, Kind};
 use crate::table::{Table, Typed, Word};
 use crate::types::{CheckKind, CheckSpec};
 
+/// Longer lists are surely a slip.
+const ITEMS_MAX: usize = 1000;
+
 impl Reader<'_, '_> {
     pub(super) fn argv(&mut self, value: &Spanned<DeValue<'_>>) -> Typed {
         let list = match value.get_ref() {
@@ -49,6 +52,11 @@ impl Reader<'_, '_> {
     }
 
     pub(super) fn list(&mut self, list: &[Spanned<DeValue<'_>>]) -> Option<Vec<Word>> {
+        if list.len() > ITEMS_MAX {
+            let message = format!("`{}` has {} items; at most {ITEMS_MAX} are read", self.key.name, list.len());
+            self.sink.error(self.span.clone(), "too-many", message, None);
+            return None;
+        }
         let mut words = Vec::with_capacity(list.len());
         for item in list {
             match item.get_ref() {

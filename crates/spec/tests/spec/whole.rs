@@ -213,6 +213,9 @@ fn a_flood_is_cut_and_a_huge_file_is_refused() {
     assert_eq!(parsed.diagnostics.len(), backstay_spec::DIAGNOSTICS_MAX);
     let last = parsed.diagnostics.last().unwrap();
     assert_eq!((last.code.as_str(), last.severity), ("too-many", Severity::Error));
+    let nodes = (0..5_000).map(|at| format!("n{at} = {{ addr = \"10.0.0.1\" }}\n")).collect::<String>();
+    let parsed = parse("f.toml", &format!("cluster = \"c\"\n[nodes]\n{nodes}"));
+    assert!(parsed.errors().any(|d| d.code == "too-many" && d.line == 2));
     let huge = parse("f.toml", &"#".repeat(FILE_BYTES_MAX + 1));
     assert_eq!(huge.diagnostics[0].code, "too-large");
     assert!(huge.spec.is_none());
