@@ -7,8 +7,10 @@
 //! Reading order: `table` (what it is told), `control` (how it is told), `plan` (the table as the workers see it), `worker` (the
 //! event loop), `link` (choosing and reaching a backend), then `tcp` and `http`.
 
+mod answer;
 mod body;
 mod check;
+mod claim;
 pub mod client;
 mod clock;
 mod control;

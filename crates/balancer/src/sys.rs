@@ -21,7 +21,7 @@ pub(crate) struct Ready {
     pub(crate) write: bool,
     /// The other side has sent its end: reading goes on until it is met.
     pub(crate) ended: bool,
-    /// The connection is gone in both directions.
+    /// The connection has failed: it was reset, refused or timed out.
     pub(crate) dead: bool,
 }
 

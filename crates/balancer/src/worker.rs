@@ -404,8 +404,9 @@ fn begin(route: &Route, fd: OwnedFd, peer: std::net::IpAddr, now_ms: u64) -> Box
 
 fn ready_of(flags: epoll::EventFlags) -> Ready {
     use epoll::EventFlags;
-    let dead = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-    let ended = flags.contains(EventFlags::RDHUP) || dead;
+    // A hang-up alone only says that both sides have sent their end, which is how good sessions end.
+    let dead = flags.contains(EventFlags::ERR);
+    let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
     Ready { read: flags.contains(EventFlags::IN) || ended, write: flags.contains(EventFlags::OUT) || dead, ended, dead }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backstay_balancer::client::Control;
 use backstay_balancer::table::*;
@@ -18,12 +18,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `probe` gives something.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = in_ms(PATIENCE.as_millis() as u64);
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(backstay_balancer::boottime_ns() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
