@@ -197,10 +197,9 @@ fn snippet<'a>(
     let from = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let end = text[start..end].find('\n').map_or(end, |at| start + at);
     let to = text[end..].find('\n').map_or(text.len(), |at| end + at);
-    Snippet::source(text[from..to].trim_end_matches('\r'))
-        .line_start(diagnostic.line)
-        .path(file_name)
-        .annotation(AnnotationKind::Primary.span(start - from..end - from))
+    let line = text[from..to].trim_end_matches('\r');
+    let span = (start - from).min(line.len())..(end - from).min(line.len());
+    Snippet::source(line).line_start(diagnostic.line).path(file_name).annotation(AnnotationKind::Primary.span(span))
 }
 
 fn summary(diagnostics: &[Diagnostic]) -> String {

@@ -207,6 +207,17 @@ fn columns_count_characters_and_control_characters_stay_out() {
 }
 
 #[test]
+fn lines_may_end_as_on_another_system() {
+    let crlf = SHOP.replace('\n', "\r\n");
+    assert_eq!(parse("f.toml", &crlf).diagnostics, []);
+    assert_eq!(fmt(&crlf).unwrap(), SHOP);
+    let text = "cluster = \"c\r\nnodes = 1\r\n";
+    let parsed = parse("f.toml", text);
+    assert!(parsed.errors().any(|d| d.line == 1 && d.code == "syntax"));
+    assert!(!render("f.toml", text, &parsed.diagnostics).contains('\r'));
+}
+
+#[test]
 fn a_flood_is_cut_and_a_huge_file_is_refused() {
     let flood = (0..5_000).map(|at| format!("k{at} = 1\n")).collect::<String>();
     let parsed = parse("f.toml", &flood);
