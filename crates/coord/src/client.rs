@@ -12,6 +12,7 @@ use backstay_model::memory::{Renewal, Txn};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{boot_ns, random_id};
+use crate::config::Times;
 use crate::embedded::{Embedded, Member, lock};
 use crate::serve::strange;
 use crate::store::{
@@ -23,10 +24,8 @@ use crate::wire::{AdminReply, AdminRequest, ClientReply, ClientRequest, Frame, R
 
 /// Pause before the next voter is asked, once each was asked.
 const PAUSE: Duration = Duration::from_millis(30);
-/// How long a request waits by default for a leader to be there.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// Longest wait for one voter's answer, so that a silent one does not use up the whole call.
-const HOP_LIMIT: Duration = Duration::from_secs(2);
+/// A voter is not asked any more when less than this is left of a call: its answer could not come in time.
+const LEAST_HOP: Duration = Duration::from_millis(20);
 /// What a change of members may take beyond that.
 const ADMIN_LIMIT: Duration = Duration::from_secs(15);
 
@@ -43,7 +42,29 @@ struct Shared {
     transport: Arc<dyn Transport>,
     voters: RwLock<Vec<String>>,
     leader: Mutex<Option<String>>,
-    limit: Duration,
+    /// The voter that last gave no answer, or none of use; it is asked last.
+    suspect: Mutex<Option<String>>,
+    times: Times,
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// In all, elections included.
+    call: Duration,
+    /// For one voter's answer, so that a silent one does not use up the whole call.
+    hop: Duration,
+}
+
+impl Limits {
+    fn of(times: Times) -> Self {
+        Self { call: times.call() * 2, hop: times.call() / 2 }
+    }
+
+    /// A renewal that is stuck with an old leader must fail while there is time for another (S3).
+    fn of_renewal(times: Times) -> Self {
+        Self { call: times.call(), hop: times.election_max() * 2 }
+    }
 }
 
 /// Whether a request may be sent again after its answer was lost.
@@ -62,6 +83,7 @@ impl Client {
         voters: Vec<String>,
         transport: Arc<dyn Transport>,
         local: Option<Embedded>,
+        times: Times,
     ) -> Self {
         let shared = Shared {
             cluster: cluster.to_owned(),
@@ -70,7 +92,8 @@ impl Client {
             transport,
             voters: RwLock::new(voters),
             leader: Mutex::default(),
-            limit: CALL_LIMIT,
+            suspect: Mutex::default(),
+            times,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -138,7 +161,10 @@ impl Client {
     }
 
     async fn admin(&self, request: AdminRequest, repeat: Repeat) -> Result<AdminReply, StoreError> {
-        match self.request(Request::Admin(request), repeat, ADMIN_LIMIT, ADMIN_LIMIT, true).await? {
+        match self
+            .request(Request::Admin(request), repeat, Limits { call: ADMIN_LIMIT, hop: ADMIN_LIMIT }, true)
+            .await?
+        {
             Response::Admin(Ok(reply)) => Ok(reply),
             Response::Admin(Err(error)) => Err(error),
             _ => Err(strange()),
@@ -146,7 +172,11 @@ impl Client {
     }
 
     async fn client(&self, request: ClientRequest, repeat: Repeat) -> Result<ClientReply, StoreError> {
-        match self.request(Request::Client(request), repeat, self.shared.limit, HOP_LIMIT, true).await? {
+        let limits = match request {
+            ClientRequest::Renew(_) => Limits::of_renewal(self.shared.times),
+            _ => Limits::of(self.shared.times),
+        };
+        match self.request(Request::Client(request), repeat, limits, true).await? {
             Response::Client(Ok(reply)) => Ok(reply),
             Response::Client(Err(error)) => Err(error),
             _ => Err(strange()),
@@ -169,7 +199,21 @@ impl Client {
         targets.extend(self.shared.voters.read().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         let mut seen = std::collections::BTreeSet::new();
         targets.retain(|target| seen.insert(target.clone()));
+        let suspect = lock(&self.shared.suspect).clone();
+        targets.sort_by_key(|target| Some(target) == suspect.as_ref());
         targets
+    }
+
+    fn answered(&self, target: String, for_leader: bool) {
+        lock(&self.shared.suspect).take_if(|suspect| *suspect == target);
+        if for_leader {
+            *lock(&self.shared.leader) = Some(target);
+        }
+    }
+
+    fn suspect(&self, target: &str) {
+        lock(&self.shared.leader).take_if(|leader| leader == target);
+        *lock(&self.shared.suspect) = Some(target.to_owned());
     }
 
     /// Asks until somebody answers for good or the limit is over.
@@ -177,11 +221,10 @@ impl Client {
         &self,
         request: Request,
         repeat: Repeat,
-        limit: Duration,
-        hop: Duration,
+        limits: Limits,
         for_leader: bool,
     ) -> Result<Response, StoreError> {
-        let until = Instant::now() + limit;
+        let until = Instant::now() + limits.call;
         let frame = Frame { cluster: self.shared.cluster.clone(), sender: 0, request };
         let body = encode(&frame).map_err(|error| StoreError::TooLarge { why: error.to_string() })?;
         let mut last = StoreError::NoQuorum { detail: "no voter is known".into() };
@@ -190,16 +233,14 @@ impl Client {
             let mut asked = 0;
             while let Some(target) = queue.pop_front() {
                 let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
+                if left < LEAST_HOP {
                     return Err(last);
                 }
                 asked += 1;
-                let error = match self.ask(&target, &body, left.min(hop)).await {
+                let error = match self.ask(&target, &body, left.min(limits.hop)).await {
                     Ok(response) => match verdict(&response) {
                         None => {
-                            if for_leader {
-                                *lock(&self.shared.leader) = Some(target);
-                            }
+                            self.answered(target, for_leader);
                             return Ok(response);
                         }
                         Some(error) => error,
@@ -212,6 +253,9 @@ impl Client {
                     && *hint != target
                 {
                     queue.push_front(hint.clone());
+                }
+                if !matches!(error, StoreError::NotLeader { .. }) {
+                    self.suspect(&target);
                 }
                 let may_repeat = error.is_retryable() || repeat == Repeat::Always && is_unknown(&error);
                 if !may_repeat {
@@ -332,9 +376,9 @@ impl Store for Client {
         Box::pin(async move {
             let wait = wait.min(MAX_CHANGES_WAIT);
             let request = ClientRequest::Changes { prefix: prefix.to_owned(), after_revision, wait };
-            let hop = wait + HOP_LIMIT;
-            let limit = wait + self.shared.limit;
-            match self.request(Request::Client(request), Repeat::Always, limit, hop, false).await? {
+            let usual = Limits::of(self.shared.times);
+            let limits = Limits { call: wait + usual.call, hop: wait + usual.hop };
+            match self.request(Request::Client(request), Repeat::Always, limits, false).await? {
                 Response::Client(Ok(ClientReply::Changes(changes))) => Ok(changes),
                 Response::Client(Err(error)) => Err(error),
                 _ => Err(strange()),

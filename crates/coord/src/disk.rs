@@ -270,7 +270,10 @@ impl RaftLogStorage<Types> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let index = last_log_id.map_or(0, |id| id.index + 1);
         self.send_and_wait(|done| Job::TruncateFrom { index, done }).await?;
-        lock(&self.shared.bounds).last = last_log_id;
+        let mut bounds = lock(&self.shared.bounds);
+        if bounds.last > last_log_id {
+            bounds.last = last_log_id;
+        }
         Ok(())
     }
 
@@ -571,3 +574,7 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

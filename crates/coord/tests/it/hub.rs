@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use backstay_coord::conformance::until;
 use backstay_coord::{
-    BoxFuture, Client, Config, Embedded, Founder, Lane, OpenError, Store, Times, Transport, TransportError, disk_room,
+    BoxFuture, Client, Config, Embedded, Founder, Health, Lane, OpenError, Store, Times, Transport, TransportError,
+    disk_room,
 };
 
 /// A directory that goes away with the test.
@@ -139,6 +140,7 @@ impl Cluster {
             cluster.open(node).await.unwrap();
         }
         cluster.leader().await;
+        cluster.all_take_part().await;
         cluster
     }
 
@@ -197,10 +199,20 @@ impl Cluster {
         leader
     }
 
+    /// Waits until every open voter leads or follows.
+    pub async fn all_take_part(&self) {
+        until("every voter takes part", || {
+            let mut health = self.voters.values().map(|voter| voter.leadership().borrow().health.clone());
+            let all = health.all(|health| matches!(health, Health::Leading | Health::Following));
+            async move { all }
+        })
+        .await;
+    }
+
     /// A store for an agent on a node that is no voter.
     pub fn client(&self) -> Client {
         let voters = NODES.iter().map(|node| (*node).to_owned()).collect();
-        Client::new("test", "agent", voters, self.port("agent"), None)
+        Client::new("test", "agent", voters, self.port("agent"), None, Times::Lan)
     }
 
     pub fn store(&self) -> Arc<dyn Store> {

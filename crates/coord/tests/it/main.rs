@@ -1,7 +1,7 @@
 //! The embedded store as a whole: the conformance suite on one and three voters, and what must survive faults.
 
-mod hub;
 mod faults;
+mod hub;
 mod refused;
 mod single;
 mod three;

@@ -77,9 +77,8 @@ async fn a_damaged_store_is_refused_or_whole() {
         bytes[place] ^= 0x40;
         (format!("byte {place} flipped"), bytes)
     });
-    let cuts = [whole.len() / 2, whole.len() - 1, 4096, 1].map(|length| {
-        (format!("cut to {length}"), whole[..length].to_vec())
-    });
+    let cuts = [whole.len() / 2, whole.len() - 1, 4096, 1]
+        .map(|length| (format!("cut to {length}"), whole[..length].to_vec()));
     for (what, bytes) in flips.chain(cuts) {
         fs::write(&file, bytes).unwrap();
         match Embedded::open(config.clone()).await {
