@@ -1,0 +1,61 @@
+//! Redundancy returns: once faults have ended, every service has the instances of its model, every role its holder.
+
+use backstay_model::{InstanceState, Role, RoleKey};
+use backstay_planner::{wanted, wanted_active};
+
+use crate::world::World;
+
+/// What is still missing; none when everything is as the file asks.
+pub(crate) fn missing(world: &World) -> Option<String> {
+    let Some(index) = world.in_force else { return Some("there is no goal".to_owned()) };
+    let goal = &world.goals[index].goal;
+    for (number, id) in world.services.iter().enumerate() {
+        let (Some(service), Some(declared)) = (goal.services.get(id), world.spec.services.get(id)) else {
+            return Some(format!("{id} is not in the goal"));
+        };
+        let placed = service.instances.len();
+        if placed != (wanted(declared) as usize).min(world.names.len()) {
+            return Some(format!("{id} has {placed} instances"));
+        }
+        let active = service.instances.values().filter(|i| i.role == Role::Active).count();
+        if !declared.exclusive && active != (wanted_active(declared) as usize).min(placed) {
+            return Some(format!("{id} has {active} active instances"));
+        }
+        for (n, name) in world.names.iter().enumerate() {
+            let runs = service.instances.get(name).is_some_and(|instance| instance.runs);
+            let state = world.nodes[n].instances[number].state;
+            if runs != (state == InstanceState::Running) || !world.nodes[n].orphans.is_empty() {
+                return Some(format!("{id} on {name} is {state:?}"));
+            }
+        }
+        let role = RoleKey::Service(id.clone());
+        if let Some(primary) = &service.primary
+            && let Some(text) = unheld(world, &role, primary.holder.as_ref())
+        {
+            return Some(text);
+        }
+    }
+    for (number, name) in world.listeners.iter().enumerate() {
+        let holder = goal.addresses.get(name).and_then(|address| address.role.holder.as_ref());
+        let role = RoleKey::Address(name.clone());
+        if let Some(text) = unheld(world, &role, holder) {
+            return Some(text);
+        }
+        let bound = |n: &usize| world.nodes[*n].addresses[number].bound.is_some();
+        let bound: Vec<_> = (0..world.nodes.len()).filter(bound).map(|n| &world.names[n]).collect();
+        if bound != Vec::from_iter(holder) {
+            return Some(format!("{role} is bound on {bound:?}"));
+        }
+    }
+    None
+}
+
+fn unheld(world: &World, role: &RoleKey, holder: Option<&backstay_model::NodeName>) -> Option<String> {
+    let index = world.roles.iter().position(|known| known == role)?;
+    let granted = world.grant_in_store(index).map(|grant| grant.holder);
+    match holder {
+        None => Some(format!("{role} has no holder")),
+        holder if granted.as_ref() != holder => Some(format!("{role} is not granted to its holder")),
+        _ => None,
+    }
+}

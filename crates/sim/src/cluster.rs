@@ -1,0 +1,103 @@
+//! The clusters that runs are about: drawn from a few shapes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use backstay_model::{DomainLevel, ListenerName, NodeName, ServiceId};
+use backstay_spec::{
+    AppSpec, EntrySpec, Failback, GoalSpec, ListenerSpec, MaxLoss, Mode, NodeSpec, PortsSpec, PostgresTags, Proto,
+    Redundancy, RunSpec, ServiceSpec, SpareKind, Spec, StoreSpec, Target, Vip, Workload,
+};
+
+use crate::rng::Rng;
+
+/// How long the session of a node lasts without a renewal (DESIGN §6, `lan`).
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// One cluster: three to five nodes, one or two exclusive services, one balanced, two addresses.
+pub(crate) fn draw(rng: &mut Rng) -> Spec {
+    let count = 3 + rng.below(3) as usize;
+    let nodes: BTreeMap<NodeName, NodeSpec> = (1..=count).map(|n| (NodeName(format!("n{n}")), node(n))).collect();
+    let mut services = vec![exclusive(rng, "cron", count), balanced(rng, count)];
+    if rng.chance(300) {
+        services.push(exclusive(rng, "queue", count));
+    }
+    let listeners = [("db", "app.cron"), ("web", "app.web")];
+    let listeners = listeners.iter().enumerate().map(|(n, (name, to))| listener(n, name, to));
+    Spec {
+        cluster: "sim".to_owned(),
+        goal: GoalSpec { survive: DomainLevel::Node, max_outage: Duration::from_secs(30), max_loss: MaxLoss::Zero },
+        nodes,
+        services: services.into_iter().map(|service| (service.id.clone(), service)).collect(),
+        listeners: listeners.collect(),
+        backups: BTreeMap::new(),
+        ports: PortsSpec { peer: 8007 },
+        store: StoreSpec::Embedded,
+    }
+}
+
+fn node(number: usize) -> NodeSpec {
+    NodeSpec {
+        addr: IpAddr::V4(Ipv4Addr::new(10, 0, 0, number as u8)),
+        rack: None,
+        site: None,
+        voter: None,
+        witness: false,
+        slots: None,
+        postgres: PostgresTags::default(),
+    }
+}
+
+fn exclusive(rng: &mut Rng, name: &str, nodes: usize) -> ServiceSpec {
+    let redundancy = if rng.chance(500) { Redundancy::NPlus1 } else { Redundancy::NPlus2 };
+    ServiceSpec { exclusive: true, spare: SpareKind::Cold, redundancy, ..service(rng, name, nodes) }
+}
+
+fn balanced(rng: &mut Rng, nodes: usize) -> ServiceSpec {
+    let need = if nodes > 3 && rng.chance(500) { 2 } else { 1 };
+    let redundancy = match rng.below(3) {
+        0 => Redundancy::TwoN,
+        _ => Redundancy::NPlus1,
+    };
+    let mode = if rng.chance(300) { Mode::ActiveActive } else { Mode::ActivePassive };
+    let spare = [SpareKind::Hot, SpareKind::Warm][rng.index(2)];
+    ServiceSpec { need, redundancy, mode, spare, ..service(rng, "web", nodes) }
+}
+
+fn service(rng: &mut Rng, name: &str, nodes: usize) -> ServiceSpec {
+    let prefers = rng.chance(500);
+    let preferred = NodeName(format!("n{}", rng.between(1, nodes as u64)));
+    ServiceSpec {
+        id: ServiceId::app(name),
+        need: 1,
+        redundancy: Redundancy::NPlus1,
+        mode: Mode::ActivePassive,
+        spare: SpareKind::Hot,
+        spread: DomainLevel::Node,
+        exclusive: false,
+        slots: 1,
+        sites: Vec::new(),
+        prefer: if prefers { vec![preferred] } else { Vec::new() },
+        failback: if rng.chance(700) { Failback::Auto } else { Failback::Manual },
+        steady: Duration::from_secs(rng.between(1, 6)),
+        workload: Workload::App(AppSpec {
+            run: RunSpec::Argv(vec![format!("/srv/{name}")]),
+            port: None,
+            check: None,
+            env: BTreeMap::new(),
+            user: None,
+            cwd: None,
+            stop: "SIGTERM".to_owned(),
+            grace: Duration::from_secs(2),
+        }),
+    }
+}
+
+fn listener(number: usize, name: &str, to: &str) -> (ListenerName, ListenerSpec) {
+    let addr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, number as u8));
+    let to = ServiceId::app(to.trim_start_matches("app."));
+    let entry = EntrySpec { port: 80, proto: Proto::Tcp, to: Target::Service(to), max_lag: None, tls: false };
+    let entries = [("main".to_owned(), entry)].into();
+    (ListenerName::from(name), ListenerSpec { vip: Some(Vip { addr, prefix: 24 }), entries })
+}

@@ -1,0 +1,271 @@
+//! The agent that decides: gathers reports into a View, runs the real `decide`, adopts its goals by one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use backstay_failover::{Decision, View, decide};
+use backstay_model::memory::{Answer, Command, Compare, Op, Txn};
+use backstay_model::{Fact, Generation, Goal, Instant, NodeName, Observation, Role, RoleGoal, RoleKey};
+
+use crate::clock::{MS, SECOND};
+use crate::cluster::LEASE;
+use crate::message::Context;
+use crate::mutant::Mutant;
+use crate::store::GOAL_KEY;
+use crate::world::{Proposed, World};
+
+/// A report older than this means nothing any more.
+const FRESH: u64 = 2 * SECOND;
+/// A proposal that is unanswered after this time is given up; the store is read for what became of it.
+const ADOPT_WITHIN: u64 = SECOND;
+/// Hash of the file: it never changes within a run.
+const SPEC_HASH: &str = "sim";
+
+/// What only the coordinator knows.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    since: u64,
+    /// The newest report of each node and when it came, on this node's clock.
+    reports: Vec<Option<(u32, u64, Observation)>>,
+    /// When the goal on its way was proposed; 0: none is.
+    proposed_at: u64,
+}
+
+impl World {
+    pub(crate) fn becomes_coordinator(&mut self, n: usize) {
+        let since = self.boottime(n);
+        let reports = self.nodes.iter().map(|_| None).collect();
+        if let Some(agent) = &mut self.nodes[n].agent {
+            agent.coordinator = Some(Coordinator { since, reports, proposed_at: 0 });
+        }
+        self.say(|w| format!("{}: decides from now on", w.names[n]));
+    }
+
+    /// A report arrives; the newest of the newest run wins.
+    pub(crate) fn heard(&mut self, n: usize, from: usize, run: u32, observation: Observation) {
+        let reading = self.boottime(n);
+        let Some(coordinator) = self.nodes[n].agent.as_mut().and_then(|agent| agent.coordinator.as_mut()) else {
+            return;
+        };
+        let before = &mut coordinator.reports[from];
+        let stale =
+            |(known_run, _, known): &(u32, u64, Observation)| (*known_run, known.serial) >= (run, observation.serial);
+        if before.as_ref().is_some_and(stale) {
+            return;
+        }
+        let news = before.as_ref().is_none_or(|(_, _, known)| !says_the_same(known, &observation));
+        *before = Some((run, reading, observation));
+        if news {
+            self.wake_in(n, 5 * MS);
+        }
+    }
+
+    /// One turn of thought, if this agent is the coordinator and its grant runs.
+    pub(crate) fn decide(&mut self, n: usize) {
+        let (reading, product, session) = (self.boottime(n), self.product_clock(n), self.nodes[n].disk.session);
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        let granted = agent.view.grants.get(&RoleKey::Coordinator).is_some_and(|grant| grant.session == session);
+        let runs = agent.holds[0].is_some_and(|(_, until)| product < until);
+        if !granted && agent.asked_at[0] == 0 {
+            agent.coordinator = None;
+        }
+        let Some(mut coordinator) = agent.coordinator.take_if(|_| granted && runs) else { return };
+        let waits = coordinator.proposed_at != 0 && reading < coordinator.proposed_at + ADOPT_WITHIN;
+        if !waits && let Some((decision, proposed)) = self.think(n, &mut coordinator, reading) {
+            if self.propose_goal(n, decision, proposed) {
+                coordinator.proposed_at = reading;
+            }
+        }
+        if let Some(agent) = &mut self.nodes[n].agent {
+            agent.coordinator = Some(coordinator);
+        }
+    }
+
+    fn think(&mut self, n: usize, coordinator: &mut Coordinator, reading: u64) -> Option<(Decision, Proposed)> {
+        let agent = self.nodes[n].agent.as_ref()?;
+        let mut sessions = (*agent.view.sessions).clone();
+        let mut observations = BTreeMap::new();
+        let mut silent = BTreeSet::new();
+        let mut kept = Vec::with_capacity(coordinator.reports.len());
+        for (name, report) in self.names.iter().zip(&mut coordinator.reports) {
+            let fresh = report.as_ref().filter(|(_, at, _)| reading.saturating_sub(*at) <= FRESH).map(|r| (r.0, r.1));
+            if fresh.is_none() && sessions.contains_key(name) {
+                silent.insert(name.clone());
+            }
+            kept.push(fresh);
+            let fact = match (fresh, report.take()) {
+                (Some((_, at)), Some((_, _, value))) => {
+                    Fact::Known { value, age: Duration::from_nanos(reading.saturating_sub(at)) }
+                }
+                _ => Fact::Unknown,
+            };
+            observations.insert(name.clone(), fact);
+        }
+        if self.mutant == Some(Mutant::UnknownIsDead) {
+            sessions.retain(|name, _| !silent.contains(name));
+        }
+        let nothing = Goal::default();
+        let since = coordinator.since;
+        let settled = silent.is_empty() || reading.saturating_sub(since) > LEASE.as_nanos() as u64;
+        let view = View {
+            spec: &self.spec,
+            spec_hash: SPEC_HASH,
+            incarnation: 0,
+            goal: agent.view.goal.map_or(&nothing, |goal| &self.goals[goal].goal),
+            goal_age: Duration::from_nanos(reading.saturating_sub(agent.view.goal_seen_at)),
+            sessions,
+            grants: agent.view.grants.clone(),
+            observations,
+            drains: self.drains.clone(),
+            switchovers: self.switchovers.clone(),
+            settled,
+        };
+        let decision = decide(&view, Instant(reading));
+        let mut observations = view.observations.into_values();
+        for (report, fresh) in coordinator.reports.iter_mut().zip(kept) {
+            if let (Some((run, at)), Some(Fact::Known { value, .. })) = (fresh, observations.next()) {
+                *report = Some((run, at, value));
+            }
+        }
+        let goal = decision.goal.clone();
+        if goal.is_none() {
+            decision.answered.iter().for_each(|subject| drop(self.switchovers.remove(subject)));
+        }
+        let memory = &self.store.memory;
+        let alive = memory.sessions().filter(|(_, session)| !session.superseded);
+        let sessions = alive.map(|(id, session)| (NodeName(session.node.clone()), id)).collect();
+        let (reasons, answered) = (decision.reasons.clone(), decision.answered.clone());
+        goal.map(|goal| (decision, Proposed { goal, reasons, answered, silent, sessions }))
+    }
+
+    /// One transaction that compares everything the goal relied on.
+    fn propose_goal(&mut self, n: usize, _decision: Decision, mut proposed: Proposed) -> bool {
+        let Some(agent) = &self.nodes[n].agent else { return false };
+        let view = &agent.view;
+        let nothing = Goal::default();
+        let parent = view.goal.map_or(&nothing, |goal| &self.goals[goal].goal);
+        let mut then = Vec::new();
+        if self.mutant == Some(Mutant::MoveInOneGoal) {
+            then.extend(
+                moves_at_once(parent, &mut proposed.goal).iter().map(|role| Op::Delete { key: role.store_key() }),
+            );
+        }
+        let mut compares = vec![
+            Compare::Revision { key: GOAL_KEY.to_owned(), revision: view.goal_revision },
+            Compare::Revision { key: self.keys[0].clone(), revision: view.grant_revisions[0] },
+        ];
+        for (role, before, after) in exclusive_roles(parent, &proposed.goal) {
+            let (Some(holder), true) = (&after.holder, before.and_then(|b| b.holder.as_ref()) != after.holder.as_ref())
+            else {
+                continue;
+            };
+            let index = self.roles.iter().position(|known| *known == role);
+            if let (Some(index), true) = (index, then.is_empty()) {
+                let revision = view.grant_revisions[index];
+                compares.push(Compare::Revision { key: self.keys[index].clone(), revision });
+            }
+            if let Some(session) = view.sessions.get(holder) {
+                compares.push(Compare::SessionAlive { session: session.id });
+            }
+        }
+        if self.mutant == Some(Mutant::GoalWithoutCompare) {
+            compares.clear();
+        }
+        let generation = proposed.goal.generation;
+        let value = (self.goals.len() as u64).to_le_bytes().to_vec();
+        self.goals.push(proposed);
+        then.push(Op::Put { key: GOAL_KEY.to_owned(), value, session: None });
+        let txn = Txn { compares, then, otherwise: Vec::new() };
+        self.ask_store(n, Context::Adopt { generation }, Command::Txn(txn));
+        true
+    }
+
+    pub(crate) fn adoption_answered(&mut self, n: usize, _generation: Generation, _answer: &Answer) {
+        if let Some(coordinator) = self.nodes[n].agent.as_mut().and_then(|agent| agent.coordinator.as_mut()) {
+            coordinator.proposed_at = 0;
+        }
+        self.wake_in(n, 5 * MS);
+    }
+
+    /// A goal is in force from now on; the checkers look at it.
+    pub(crate) fn goal_adopted(&mut self, index: usize) {
+        let nothing = Goal::default();
+        let Some(proposed) = self.goals.get(index) else { return };
+        let parent = self.in_force.map_or(&nothing, |parent| &self.goals[parent].goal);
+        let sound = self.checks.order.adopted(&self.spec, parent, proposed);
+        let heeds = self.checks.silence.adopted(self.now, parent, proposed, &self.store.memory);
+        let moves = exclusive_roles(parent, &proposed.goal)
+            .filter(|(_, before, after)| {
+                let before = before.and_then(|role| role.holder.as_ref());
+                after.holder.is_some() && before != after.holder.as_ref()
+            })
+            .count() as u64;
+        self.checks.changes.moved(moves);
+        for subject in &proposed.answered {
+            self.switchovers.remove(subject);
+        }
+        self.in_force = Some(index);
+        self.goal_changed_at = self.now;
+        self.fold(index as u64);
+        self.judge(sound);
+        self.judge(heeds);
+        self.say(|w| {
+            let Proposed { goal, reasons, .. } = &w.goals[index];
+            let changes = reasons.iter().filter(|reason| reason.is_change());
+            format!("goal {}: {}", goal.generation, changes.map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        });
+    }
+}
+
+/// Whether two reports of one node would lead to the same decision; times that went on do not count.
+fn says_the_same(one: &Observation, other: &Observation) -> bool {
+    let instance =
+        |(_, seen): (_, &backstay_model::InstanceObservation)| (seen.state, seen.health, seen.token, seen.failures);
+    one.balancer_up == other.balancer_up
+        && one.addresses == other.addresses
+        && one.instances.len() == other.instances.len()
+        && one.instances.iter().map(instance).eq(other.instances.iter().map(instance))
+}
+
+/// Every exclusive role of a goal, with what the goal before said of it.
+pub(crate) fn exclusive_roles<'a>(
+    parent: &'a Goal,
+    goal: &'a Goal,
+) -> impl Iterator<Item = (RoleKey, Option<&'a RoleGoal>, &'a RoleGoal)> {
+    let services = goal.services.iter().filter_map(|(id, service)| {
+        let before = parent.services.get(id).and_then(|service| service.primary.as_ref());
+        Some((RoleKey::Service(id.clone()), before, service.primary.as_ref()?))
+    });
+    let addresses = goal.addresses.iter().map(|(name, address)| {
+        let before = parent.addresses.get(name).map(|address| &address.role);
+        (RoleKey::Address(name.clone()), before, &address.role)
+    });
+    services.chain(addresses)
+}
+
+/// What a wrong coordinator does: both halves of a planned move in one goal. The roles whose grants it deletes.
+fn moves_at_once(parent: &Goal, goal: &mut Goal) -> Vec<RoleKey> {
+    let asked: Vec<_> = exclusive_roles(parent, goal)
+        .filter(|(_, before, after)| before.is_some_and(|b| b.holder.is_some()) && after.holder.is_none())
+        .filter_map(|(role, _, after)| Some((role, after.next.clone()?)))
+        .collect();
+    for (role, next) in &asked {
+        let named = RoleGoal { holder: Some(next.clone()), ..RoleGoal::default() };
+        match role {
+            RoleKey::Coordinator => {}
+            RoleKey::Service(id) => {
+                let Some(service) = goal.services.get_mut(id) else { continue };
+                service.primary = Some(named);
+                if let Some(instance) = service.instances.get_mut(next) {
+                    (instance.role, instance.runs) = (Role::Primary, true);
+                }
+            }
+            RoleKey::Address(name) => {
+                if let Some(address) = goal.addresses.get_mut(name) {
+                    address.role = named;
+                }
+            }
+        }
+    }
+    asked.into_iter().map(|(role, _)| role).collect()
+}
