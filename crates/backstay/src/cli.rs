@@ -40,6 +40,8 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Make the cluster's identities from a file, or print a first file for some addresses
     Init(InitArgs),
+    /// Run this machine's agent
+    Agent(AgentArgs),
     /// Show how the cluster is; the exit code says it too
     Status(StateArgs),
     /// Show what was decided lately, and why
@@ -55,6 +57,21 @@ pub enum Verb {
         /// Which shell
         shell: Shell,
     },
+    /// The worker of an agent, started by its parent
+    #[command(hide = true, name = backstay_agent::parent::WORKER_VERB)]
+    AgentWorker(AgentArgs),
+    /// The parent of one instance, started by the agent
+    #[command(hide = true)]
+    Guard {
+        /// The guard's directory
+        dir: PathBuf,
+    },
+    /// The first process inside a guard, started by it
+    #[command(hide = true)]
+    GuardInit,
+    /// The process that forwards traffic, started by the agent
+    #[command(hide = true)]
+    Balancer(BalancerArgs),
 }
 
 /// `config …`.
@@ -126,6 +143,23 @@ pub struct AgentArgs {
     /// Write the log to stderr as well
     #[arg(long)]
     pub log_stderr: bool,
+    /// Bring this node's lost or damaged store back under a new id
+    #[arg(long)]
+    pub rejoin: bool,
+}
+
+/// `balancer`.
+#[derive(Debug, Args)]
+pub struct BalancerArgs {
+    /// Its control socket
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Threads that forward; 0: one per core, at most 4
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub workers: usize,
+    /// Say on stderr what changes
+    #[arg(long)]
+    pub log: bool,
 }
 
 /// `events`.

@@ -32,7 +32,10 @@ fn main() -> ExitCode {
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => {
             let output = Output::new(cmd::name(&cli.verb), cli.json);
-            finish(output, cmd::run(cli.verb, output))
+            match cmd::run(cli.verb, output) {
+                cmd::Ran::Verb(answer) => finish(output, answer),
+                cmd::Ran::Process(code) => code,
+            }
         }
         Err(error) => bad_usage(&error, &args),
     }
@@ -57,8 +60,10 @@ fn bad_usage(error: &clap::Error, args: &[std::ffi::OsString]) -> ExitCode {
     }
     if wants_json(args) {
         let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let failure = Failure::usage("usage", first.strip_prefix("error: ").unwrap_or(first))
+        // The first paragraph says what is wrong; the rest is how to use it.
+        let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let message = lines.join(" ");
+        let failure = Failure::usage("usage", message.strip_prefix("error: ").unwrap_or(&message))
             .with_help("`backstay help` lists the verbs and their options");
         Output::new(verb_named(args), true).json_failure(&failure);
     }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use backstay_model::ServiceKind;
-use backstay_spec::{Change, Severity, Spec};
+use backstay_spec::{Change, Diagnostic, Severity, Spec};
 use serde_json::{Value, json};
 
 use crate::cli::{ConfigVerb, FileArgs, StateArgs};
@@ -39,7 +39,12 @@ fn check(args: &FileArgs, output: Output) -> Answer {
     };
     let mut diagnostics = file.parsed.diagnostics.clone();
     if let Some(spec) = &file.parsed.spec {
-        diagnostics.extend(backstay_spec::not_in_this_build(&file.name, &file.text, spec));
+        // The file is right all the same; only `agent` and `apply` refuse it.
+        diagnostics.extend(
+            backstay_spec::not_in_this_build(&file.name, &file.text, spec)
+                .into_iter()
+                .map(|diagnostic| Diagnostic { severity: Severity::Warning, ..diagnostic }),
+        );
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
     }
     let render = if output.is_coloured() { backstay_spec::render_coloured } else { backstay_spec::render };
@@ -214,7 +219,7 @@ fn apply(args: &FileArgs, state: &StateArgs, yes: bool, output: Output) -> Answe
 pub fn refuse_what_cannot_run(file: &ConfigFile, spec: &Spec) -> Result<(), Failure> {
     let refused: Vec<_> = backstay_spec::not_in_this_build(&file.name, &file.text, spec)
         .into_iter()
-        .map(|diagnostic| backstay_spec::Diagnostic { severity: Severity::Error, ..diagnostic })
+        .map(|diagnostic| Diagnostic { severity: Severity::Error, ..diagnostic })
         .collect();
     if refused.is_empty() {
         return Ok(());

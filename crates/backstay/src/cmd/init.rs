@@ -113,7 +113,7 @@ fn commented(cluster: &str, addresses: &[IpAddr]) -> String {
         text,
         "\n[app.web]                             # the path and the check are yours to set\n\
          need       = {need}                        # N: how many instances carry the full load\n\
-         redundancy = {:<26} # {meaning}\n\
+         redundancy = {:<24} # {meaning}\n\
          run        = [\"/srv/web\", \"--listen\", \"{{addr}}:{{port}}\"]   # no shell; {{addr}} {{port}} {{node}} {{service}}\n\
          port       = 3000\n\
          check      = \"GET /up\"                # any 2xx or 3xx; or \"tcp\"\n\n\

@@ -1,5 +1,7 @@
 //! One file per verb.
 
+mod agent;
+mod balancer;
 mod completions;
 mod config;
 mod drain;
@@ -9,23 +11,31 @@ mod init;
 mod status;
 mod switchover;
 
+use std::process::ExitCode;
+
 use crate::cli::Verb;
 use crate::output::{Answer, Output};
 
 /// The verbs people type, as they name the schemas of JSON answers.
-const NAMES: [&str; 8] = ["config", "init", "status", "events", "explain", "switchover", "drain", "completions"];
+const NAMES: [&str; 9] =
+    ["config", "init", "agent", "status", "events", "explain", "switchover", "drain", "completions"];
 
 /// What a verb is called in its JSON schema.
 pub fn name(verb: &Verb) -> &'static str {
     match verb {
         Verb::Config(_) => "config",
         Verb::Init(_) => "init",
+        Verb::Agent(_) => "agent",
         Verb::Status(_) => "status",
         Verb::Events(_) => "events",
         Verb::Explain(_) => "explain",
         Verb::Switchover(_) => "switchover",
         Verb::Drain(_) => "drain",
         Verb::Completions { .. } => "completions",
+        Verb::AgentWorker(_) => "agent-worker",
+        Verb::Guard { .. } => "guard",
+        Verb::GuardInit => "guard-init",
+        Verb::Balancer(_) => "balancer",
     }
 }
 
@@ -34,16 +44,29 @@ pub fn verb_named(name: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|known| *known == name)
 }
 
+/// What came of it.
+pub enum Ran {
+    /// The answer to a person or script.
+    Verb(Answer),
+    /// The exit code of a process whose starter reads a code of its own.
+    Process(ExitCode),
+}
+
 /// Does it.
-pub fn run(verb: Verb, output: Output) -> Answer {
-    match verb {
+pub fn run(verb: Verb, output: Output) -> Ran {
+    Ran::Verb(match verb {
         Verb::Config(verb) => config::run(verb, output),
         Verb::Init(args) => init::run(&args, output),
+        Verb::Agent(args) => agent::run(&args, output),
         Verb::Status(args) => status::run(&args, output),
         Verb::Events(args) => events::run(&args, output),
         Verb::Explain(args) => explain::run(&args, output),
         Verb::Switchover(args) => switchover::run(&args, output),
         Verb::Drain(args) => drain::run(&args, output),
         Verb::Completions { shell } => completions::run(shell, output),
-    }
+        Verb::AgentWorker(args) => agent::run_worker(args),
+        Verb::Guard { dir } => return Ran::Process(backstay_app::guard_main(&dir)),
+        Verb::GuardInit => return Ran::Process(backstay_app::guard_init_main()),
+        Verb::Balancer(args) => balancer::run(args),
+    })
 }
