@@ -11,7 +11,8 @@ use backstay_coord::Store;
 use backstay_failover::{Hold, Local, next_steps};
 use backstay_model::memory::{Compare, Op, Txn};
 use backstay_model::{
-    AddressState, Grant, InstanceState, Instant, ListenerName, NodeName, Observation, RoleKey, ServiceId, Step, Token,
+    AddressState, Grant, Health, InstanceState, Instant, ListenerName, NodeName, Observation, RoleKey, ServiceId, Step,
+    Token,
 };
 use backstay_spec::{Spec, Workload};
 use tokio::sync::{mpsc, watch};
@@ -220,7 +221,8 @@ impl Cycle {
                 let newly = !proofs.contains_key(role) && grant.holder == self.node;
                 let alive = match role {
                     RoleKey::Service(id) => seen.instances.get(id).is_some_and(|seen| {
-                        seen.is_well() || matches!(seen.state, InstanceState::Starting | InstanceState::Stopping)
+                        let starts = seen.state == InstanceState::Starting && seen.health != Health::Failing;
+                        seen.is_well() || starts || seen.state == InstanceState::Stopping
                     }),
                     RoleKey::Address(_) => seen.balancer_up,
                     RoleKey::Coordinator => true,

@@ -110,7 +110,7 @@ impl Forwarder {
                 }
             }
             self.tell.send_replace(seen.clone());
-            let next = runtime.block_on(tokio::time::timeout(ASK_EVERY, wish.changed()));
+            let next = runtime.block_on(async { tokio::time::timeout(ASK_EVERY, wish.changed()).await });
             if matches!(next, Ok(Err(_))) {
                 return;
             }

@@ -31,6 +31,8 @@ const LOG_BYTES_MAX: u64 = 8 << 20;
 const LOG_FILES_MAX: u32 = 5;
 /// A balanced instance goes on for this long after its last goal, so that balancers elsewhere have stopped using it.
 const LEAVE_AFTER: Duration = Duration::from_millis(1500);
+/// A program that has not passed its check since its start is starting for this long, and only then failing.
+const START_WITHIN: Duration = Duration::from_secs(20);
 /// Pause before a call to a guard that failed is made again.
 const CALL_AGAIN: Duration = Duration::from_millis(500);
 
@@ -117,6 +119,8 @@ impl Instance {
             state: InstanceState::Prepared,
             trouble: None,
             healthy_since: None,
+            started: None,
+            has_passed: false,
         };
         Self { order, until, seen, config, task: tokio::spawn(keeper.keep()) }
     }
@@ -154,6 +158,8 @@ struct Keeper {
     state: InstanceState,
     trouble: Option<String>,
     healthy_since: Option<Instant>,
+    started: Option<Instant>,
+    has_passed: bool,
 }
 
 impl Keeper {
@@ -429,14 +435,18 @@ impl Keeper {
         let port = ports::free_port(address, self.remembered_port());
         let port = port.map_err(|error| format!("no free port on {address}: {error}"))?;
         self.port = Some(port);
-        if let Err(error) = write_whole(&self.port_file(), port.to_string().as_bytes()) {
+        let file = self.port_file();
+        let dir = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(error) = dir.and_then(|()| write_whole(&file, port.to_string().as_bytes())) {
             tracing::warn!(%error, "the port was not kept: the next start may get another");
         }
         Ok(self.port)
     }
 
     fn port_file(&self) -> PathBuf {
-        self.config.dir.with_extension("port")
+        let mut path = self.config.dir.clone().into_os_string();
+        path.push(".port");
+        path.into()
     }
 
     fn remembered_port(&self) -> Option<u16> {
@@ -445,6 +455,8 @@ impl Keeper {
     }
 
     fn begin_checks(&mut self) {
+        self.started = Some(clock::now());
+        self.has_passed = false;
         let Some(check) = &self.config.app.check else { return };
         let port = self.port.unwrap_or_default();
         let kind = match &check.kind {
@@ -477,11 +489,13 @@ impl Keeper {
             (Some(_), None) => Health::Passing,
             (Some(_), Some(health)) => {
                 let health = health.borrow_and_update().clone();
-                trouble = trouble.or(health.last_error.filter(|_| health.state == HealthState::Failing));
+                trouble = trouble.or(health.last_error.clone().filter(|_| health.state == HealthState::Failing));
+                self.has_passed |= health.state == HealthState::Passing;
+                let starts = !self.has_passed && self.started.is_some_and(|at| now.since(at) < START_WITHIN);
                 match health.state {
-                    HealthState::Unknown => Health::Unknown,
                     HealthState::Passing => Health::Passing,
-                    HealthState::Failing => Health::Failing,
+                    HealthState::Failing if !starts => Health::Failing,
+                    HealthState::Unknown | HealthState::Failing => Health::Unknown,
                 }
             }
         };

@@ -25,7 +25,9 @@ const MAX_WAITING_LINES: usize = 4096;
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 /// The log's name within its directory.
 const FILE_NAME: &str = "agent.log";
-/// Chooses what is logged, as `tracing_subscriber::EnvFilter` reads it; `info` without it.
+/// What is logged unless [`FILTER_VARIABLE`] says otherwise: the consensus library tells its life story at `info`.
+const FILTER: &str = "info,openraft=error";
+/// Chooses what is logged, as `tracing_subscriber::EnvFilter` reads it.
 const FILTER_VARIABLE: &str = "BACKSTAY_LOG";
 
 /// Why there is no log.
@@ -62,7 +64,7 @@ pub fn start(dir: &Path, to_stderr: bool) -> Result<LogKeeper, LogError> {
     let sink = Sink { file, stderr: to_stderr || io::stderr().is_terminal(), dropped: dropped.clone() };
     std::thread::Builder::new().name("log".into()).spawn(move || sink.drain(&waiting)).map_err(LogError::Thread)?;
 
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(FILTER));
     let queue = Queue { lines: lines.clone(), dropped };
     let subscriber = tracing_subscriber::fmt().with_writer(queue).with_ansi(false).with_env_filter(filter).finish();
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)?;

@@ -45,11 +45,13 @@ impl Transport for StoreNet {
             called.map_err(|error| {
                 let detail = error.to_string();
                 match error {
-                    // A refusal by the peer's front door never reaches its voter.
-                    PeerError::Unreachable { .. } | PeerError::NotMember { .. } | PeerError::Refused { .. } => {
-                        TransportError::NotSent { to: node, detail }
+                    // A peer without an open voter says so before it does anything (503, see `Peers::handle`).
+                    PeerError::Unreachable { .. }
+                    | PeerError::NotMember { .. }
+                    | PeerError::Refused { status: 503, .. } => TransportError::NotSent { to: node, detail },
+                    PeerError::Refused { .. } | PeerError::Lost { .. } | PeerError::Timeout { .. } => {
+                        TransportError::NoAnswer { to: node, detail }
                     }
-                    PeerError::Lost { .. } | PeerError::Timeout { .. } => TransportError::NoAnswer { to: node, detail },
                 }
             })
         })

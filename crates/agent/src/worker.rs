@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_coord::{Client, Embedded, Leadership, Store};
+use backstay_coord::{Client, Embedded, Leadership, Store, Times};
 use backstay_model::{Generation, NodeName, Observation};
 use backstay_spec::Spec;
 use tokio::sync::{mpsc, watch};
@@ -161,7 +161,7 @@ async fn serve(ready: Ready, rejoin: bool) -> Result<(), WorkerError> {
     // The store.
     let plan = Voter::new(&identity, &state, &file.spec, store_net.clone());
     let voters = file.spec.voters().iter().map(ToString::to_string).collect();
-    let client = Client::new(&identity.facts.cluster_id, node.as_str(), voters, store_net, None);
+    let client = Client::new(&identity.facts.cluster_id, node.as_str(), voters, store_net, None, Times::Lan);
     let mut opened = plan.open().await;
     if rejoin && opened.is_lost {
         // A restart of this worker finds the new store and comes here no more.

@@ -36,7 +36,13 @@ struct Candidate<'a> {
 }
 
 /// Revises one service.
-pub(crate) fn revise(draft: &mut Draft, view: &View<'_>, members: &Members, service: &ServiceSpec, placed: &[NodeName]) {
+pub(crate) fn revise(
+    draft: &mut Draft,
+    view: &View<'_>,
+    members: &Members,
+    service: &ServiceSpec,
+    placed: &[NodeName],
+) {
     let before = view.goal.services.get(&service.id).cloned().unwrap_or_default();
     let chosen = choice(draft, view, members, service, placed, &before);
     let mut candidates: Vec<_> = placed
@@ -80,7 +86,10 @@ fn choice(
 ) -> Option<NodeName> {
     let subject = Subject::Service(service.id.clone());
     let kept = before.chosen.clone().filter(|node| members.present(node));
-    let Some(asked) = view.switchovers.get(&subject) else { return kept };
+    let Some(asked) = view.switchovers.get(&subject) else {
+        draft.say_choice(&subject, before.chosen.as_ref(), kept.as_ref());
+        return kept;
+    };
     draft.answer(subject.clone());
     let why = match members.get(asked) {
         None => Some(WhyNot::NotInFile),
@@ -89,8 +98,12 @@ fn choice(
         Some(_) => None,
     };
     match why {
-        None => Some(asked.clone()),
+        None => {
+            draft.say_choice(&subject, before.chosen.as_ref(), Some(asked));
+            Some(asked.clone())
+        }
         Some(why) => {
+            draft.say_choice(&subject, before.chosen.as_ref(), kept.as_ref());
             draft.because(Reason::Refused { subject, node: asked.clone(), why });
             kept
         }
@@ -108,6 +121,15 @@ fn fitness(view: &View<'_>, members: &Members, service: &ServiceSpec, node: &Nod
     match view.instance(node, &service.id) {
         None => Fitness::Ready,
         Some(seen) if seen.is_well() => Fitness::Well,
+        // Its first start is under way: no reason to hand its traffic to another that was a little quicker.
+        Some(seen)
+            if was_active
+                && seen.state == InstanceState::Starting
+                && seen.health != Health::Failing
+                && seen.failures == 0 =>
+        {
+            Fitness::Well
+        }
         Some(seen) if seen.state == InstanceState::Failed || seen.health == Health::Failing => Fitness::Sick,
         Some(_) => Fitness::Ready,
     }
@@ -176,7 +198,8 @@ fn say_changes(
 ) {
     let id = &service.id;
     let active_before = before.instances.iter().filter(|(_, i)| i.role == Role::Active).map(|(node, _)| node);
-    let gone: Vec<_> = active_before.filter(|node| !seen.iter().any(|c| c.node == *node && c.fitness < Fitness::Gone)).collect();
+    let gone: Vec<_> =
+        active_before.filter(|node| !seen.iter().any(|c| c.node == *node && c.fitness < Fitness::Gone)).collect();
     let drained = gone.iter().any(|node| view.drains.contains(*node));
     for (node, instance) in &after.instances {
         let role = instance.role;
