@@ -18,7 +18,7 @@ use crate::claim::{ControlSocket, holder_of};
 use crate::clock::{boottime_ns, ms};
 use crate::plan::{Board, Health, Listener, ListenerCounts, Member, NEVER, Peer, PeerCounts, Plan, Route, Upstream};
 use crate::sys::{self, Signals};
-use crate::table::{self, BackendState, Table};
+use crate::table::{self, BackendState, Proto, Table};
 use crate::wire::{Answer, BackendStats, Bound, Command, Extend, Failed, LINE_MAX, ListenerStats, Stats};
 use crate::worker::Worker;
 use crate::{Error, Options};
@@ -47,6 +47,7 @@ const STOP_TICK_MS: u64 = 20;
 pub fn run(options: Options) -> Result<(), Error> {
     let control = ControlSocket::claim(&options.socket)?;
     let signals = Signals::open().map_err(|source| system("receive signals", source))?;
+    sys::raise_file_limit();
     let workers = worker_count(options.workers);
     let wakers = (0..workers)
         .map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
@@ -316,6 +317,7 @@ impl Desk {
         let until = listener.valid_until.unwrap_or(NEVER);
         let bound = known.and_then(|known| known.bound);
         if let Some(bound) = &bound {
+            sys::defer_accept(&bound.socket, listener.proto == Proto::Http);
             bound.listener.until.store(until, Relaxed);
         }
         Wanted {
@@ -529,6 +531,7 @@ impl Wanted {
     fn bind(&mut self, id: u64) -> io::Result<()> {
         let fd = sys::listen(self.table.bind)?;
         let addr = sys::local_addr(&fd)?;
+        sys::defer_accept(&fd, self.table.proto == Proto::Http);
         self.bound = Some(BoundSocket {
             socket: Arc::new(fd),
             listener: Arc::new(Listener {

@@ -157,6 +157,7 @@ impl Worker {
         match sys::send(&link.fd, &mut link.ready, &session.up.pending) {
             Put::Sent(count) => {
                 link.connected = true;
+                link.peer.health.reached();
                 session.up.sent = count;
                 session.http.request.sent = true;
                 self.forget_sent(session);

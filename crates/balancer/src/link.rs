@@ -14,6 +14,8 @@ pub(crate) const CONNECT_TIMEOUT_MS: u64 = 1_000;
 const ATTEMPTS_MAX: u32 = 3;
 /// Sessions that wait for a backend, per worker; more are refused at once. With the most workers there are, 10 000 in all.
 pub(crate) const HELD_MAX: usize = 2_500;
+/// Held sessions of one worker that try an ejected backend in one tick.
+pub(crate) const PROBES_PER_TICK: u32 = 8;
 /// Idle connections kept per backend and worker.
 const POOL_MAX: usize = 256;
 /// How long an idle backend connection is kept.
@@ -66,6 +68,13 @@ impl Worker {
             let Some(peer) = upstream.pick(self.now_ms, &session.tried) else {
                 return false;
             };
+            if session.was_held && peer.health.is_ejected(self.now_ms) {
+                // A few find out for all whether it is back.
+                if self.probes_left == 0 {
+                    return false;
+                }
+                self.probes_left -= 1;
+            }
             session.attempts += 1;
             if self.attach_pooled(session, peer) {
                 return true;
@@ -154,6 +163,7 @@ impl Worker {
             return Some(false);
         }
         link.connected = true;
+        link.peer.health.reached();
         Some(true)
     }
 

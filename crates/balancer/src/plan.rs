@@ -100,6 +100,11 @@ impl Health {
         if self.fails.load(Relaxed) != 0 {
             self.fails.store(0, Relaxed);
         }
+        self.reached();
+    }
+
+    /// A connection was accepted: whoever could not reach it may try again.
+    pub(crate) fn reached(&self) {
         if self.eject_ms.load(Relaxed) != 0 {
             self.eject_ms.store(0, Relaxed);
             self.ejected_until_ms.store(0, Relaxed);

@@ -1,9 +1,9 @@
-//! Sockets and signals. The only module that may use `unsafe`: for the two signal calls that rustix does not offer.
+//! Sockets and signals. The only module that may use `unsafe`: for the signal calls and the one socket option that rustix does not offer.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -106,9 +106,39 @@ pub(crate) fn listen(bind: SocketAddr) -> io::Result<OwnedFd> {
     if bind.is_ipv6() {
         sockopt::set_ipv6_v6only(&fd, true)?;
     }
+    // Accepted sockets inherit it.
+    sockopt::set_tcp_nodelay(&fd, true)?;
     net::bind(&fd, &bind)?;
     net::listen(&fd, BACKLOG)?;
     Ok(fd)
+}
+
+/// For how long the kernel keeps a silent client to itself, in seconds.
+const DEFER_ACCEPT_S: libc::c_int = 1;
+
+/// Lets the kernel show a connection only once it has sent something. Good where clients speak first, wrong where servers do.
+pub(crate) fn defer_accept(fd: &OwnedFd, defer: bool) {
+    let seconds: libc::c_int = if defer { DEFER_ACCEPT_S } else { 0 };
+    // SAFETY: the descriptor is open for the whole call, and the pointer and length are those of a live local integer, which the
+    // kernel only reads.
+    let _ = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    // Without it everything works, only with a wake-up more.
+}
+
+/// Lets the process open as many files as the system allows it: every session takes two.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The address a socket is bound to.
@@ -122,7 +152,6 @@ pub(crate) fn accept(fd: &OwnedFd) -> Result<(OwnedFd, IpAddr), Errno> {
     let (fd, addr) = net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer =
         addr.and_then(|addr| SocketAddr::try_from(addr).ok()).map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
-    let _ = sockopt::set_tcp_nodelay(&fd, true);
     Ok((fd, peer))
 }
 

@@ -12,6 +12,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::clock::{boottime_ns, ms};
+use crate::link::PROBES_PER_TICK;
 use crate::plan::{Board, NEVER, Plan, Route, Tried};
 use crate::session::{Flow, Http, Link, Phase, Pipe, Session, Step};
 use crate::slab::{Key, Slab};
@@ -67,6 +68,8 @@ pub(crate) struct Worker {
     pub(crate) again: Vec<Key>,
     /// Sessions that wait for a backend.
     pub(crate) held: usize,
+    /// Held sessions that may still try an ejected backend in this tick.
+    pub(crate) probes_left: u32,
     pub(crate) buffer: Box<[u8]>,
     pub(crate) spares: Vec<Vec<u8>>,
     pub(crate) pipes: Vec<Pipe>,
@@ -98,6 +101,7 @@ impl Worker {
             urgent: Vec::new(),
             again: Vec::new(),
             held: 0,
+            probes_left: PROBES_PER_TICK,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             spares: Vec::new(),
             pipes: Vec::new(),
@@ -315,6 +319,7 @@ impl Worker {
     fn tick(&mut self) {
         if self.now_ms >= self.fast_tick_ms {
             self.fast_tick_ms = self.now_ms + FAST_TICK_MS;
+            self.probes_left = PROBES_PER_TICK;
             // A failed registration is repaired here as well as a pause.
             if self.listening.len() < self.plan.routes.len() {
                 self.listen_to_plan();

@@ -366,6 +366,26 @@ fn requests_wait_for_a_backend_that_starts_again() {
 }
 
 #[test]
+fn many_held_requests_all_go_when_the_backend_is_back() {
+    let mut server = Server::http("a");
+    let (mut balancer, _) = front(&[&server]);
+    balancer.table.upstreams[0].hold_ms = 20_000;
+    balancer.push();
+    let (front, back) = (balancer.addr(), server.addr);
+    server.kill();
+    let mut wires: Vec<Wire> = (0..100).map(|_| Wire::new(client(front))).collect();
+    for wire in &mut wires {
+        wire.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nkept");
+    }
+    until("all are held", || (balancer.listener_stats().held == 100).then_some(()));
+    let _server = until("the address is free again", || Server::http_at("a", back));
+    for wire in &mut wires {
+        assert_eq!(wire.reply("POST").unwrap().text(), "kept");
+    }
+    assert_eq!(balancer.listener_stats().failed, 0);
+}
+
+#[test]
 fn a_request_cut_with_its_role_goes_to_the_next_holder() {
     let (old, new) = (Server::http("a"), Server::http("b"));
     let (mut balancer, mut wire) = front(&[&old]);

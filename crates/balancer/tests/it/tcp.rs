@@ -62,6 +62,17 @@ fn a_connection_waits_for_a_backend_and_no_longer_than_it_may() {
 }
 
 #[test]
+fn a_listener_changes_what_it_speaks_without_a_new_socket() {
+    let server = Server::echo("a");
+    let mut balancer = Balancer::route(Proto::Http, &[server.backend()]);
+    let addr = balancer.addr();
+    balancer.table.listeners[0].proto = Proto::Tcp;
+    balancer.push();
+    assert_eq!(balancer.addr(), addr);
+    assert_eq!(greeting(&mut client(addr)), "a", "the server speaks first, so a silent client must be let in");
+}
+
+#[test]
 fn a_slow_reader_costs_bounded_memory_and_gets_all() {
     let server = Server::echo("a");
     let mut balancer = Balancer::route(Proto::Tcp, &[server.backend()]);
