@@ -1,9 +1,14 @@
 //! The only place of this crate that reads a clock. Everything is CLOCK_BOOTTIME, which counts on through a suspend and
 //! cannot be set: a deadline that passed while the machine slept has passed.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
 
 /// Nanoseconds in a second.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -26,6 +31,20 @@ pub fn boottime_ns_after(after: Duration) -> u64 {
 /// An instant or a span in nanoseconds as the kernel wants it.
 pub(crate) fn timespec(ns: u64) -> Timespec {
     Timespec { tv_sec: i64::try_from(ns / SECOND_NS).unwrap_or(i64::MAX), tv_nsec: (ns % SECOND_NS) as _ }
+}
+
+/// A descriptor that becomes readable at the instant it is set to, also if that passed during a suspend.
+pub(crate) fn timer() -> io::Result<OwnedFd> {
+    Ok(timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?)
+}
+
+/// Sets a timer to an instant on CLOCK_BOOTTIME in ns, or to never.
+pub(crate) fn set_timer(timer: &OwnedFd, at_boottime_ns: Option<u64>) -> io::Result<()> {
+    // Zero would mean never.
+    let at = at_boottime_ns.map_or(0, |at| at.max(1));
+    let value = Itimerspec { it_interval: timespec(0), it_value: timespec(at) };
+    timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &value)?;
+    Ok(())
 }
 
 #[cfg(test)]

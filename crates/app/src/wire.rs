@@ -116,6 +116,8 @@ pub(crate) struct InitSpec {
     pub namespace: bool,
     pub cgroup: Option<PathBuf>,
     pub oom_score_adj: Option<i32>,
+    /// First deadline, CLOCK_BOOTTIME in ns.
+    pub deadline_boottime_ns: Option<u64>,
 }
 
 /// Who the program runs as.
@@ -134,6 +136,8 @@ pub(crate) enum InitOrder {
     Reap,
     /// Send this signal to the program.
     Signal(i32),
+    /// The deadline has moved, CLOCK_BOOTTIME in ns.
+    Deadline(u64),
 }
 
 /// Init → guard.

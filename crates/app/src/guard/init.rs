@@ -25,6 +25,9 @@ use crate::wire::{INIT_LINE_BYTES_MAX, InitOrder, InitReport, InitSpec, Lines, l
 
 /// How long an init without a guard goes on killing before it gives up and leaves the rest to the next adoption.
 const CLEANUP_MAX: Duration = Duration::from_secs(60);
+/// How long after a deadline init acts by itself. The guard acts at the deadline; this is the second watch, for a guard
+/// that is stopped or starved, and lies within the margin that every lease keeps (100 ms or more).
+const SECOND_WATCH_DELAY_NS: u64 = 50_000_000;
 /// Pause between two rounds of killing.
 const CLEANUP_PAUSE_NS: u64 = 5_000_000;
 
@@ -50,6 +53,8 @@ struct Init {
     program: Option<Pid>,
     /// Until the guard has found the program's outer pid, the program must stay findable, if only as a zombie.
     may_reap: bool,
+    deadline_boottime_ns: Option<u64>,
+    timer: OwnedFd,
 }
 
 impl Init {
@@ -71,7 +76,20 @@ impl Init {
             // The guard is protected from the OOM killer; the program must not inherit that. Best effort.
             let _ = fs::write("/proc/self/oom_score_adj", adj.to_string());
         }
-        Some(Self { control, lines, signals, spec, program: None, may_reap: false })
+        let deadline_boottime_ns = spec.deadline_boottime_ns;
+        let timer = clock::timer().ok()?;
+        let init = Self { control, lines, signals, spec, program: None, may_reap: false, deadline_boottime_ns, timer };
+        init.set_timer().ok()?;
+        Some(init)
+    }
+
+    fn set_timer(&self) -> io::Result<()> {
+        clock::set_timer(&self.timer, self.deadline_boottime_ns.map(|at| at.saturating_add(SECOND_WATCH_DELAY_NS)))
+    }
+
+    fn deadline_passed(&self) -> bool {
+        let acts = self.deadline_boottime_ns.map(|at| at.saturating_add(SECOND_WATCH_DELAY_NS));
+        acts.is_some_and(|at| clock::boottime_ns() >= at)
     }
 
     /// Starts the program and says so.
@@ -86,18 +104,20 @@ impl Init {
         self.tell(&report) && self.program.is_some()
     }
 
-    /// Until the program ends (true) or the guard does (false).
+    /// Until the program ends (true), or the guard does or its time is up (false).
     fn serve(&mut self) -> bool {
         loop {
-            let (control_ready, _) = {
-                let mut fds = [PollFd::new(&self.control, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+            let control_ready = {
+                let fds = [&self.control, &self.signals, &self.timer];
+                let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::IN));
                 match poll(&mut fds, None) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
                     Err(_) => return false,
                 }
-                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
+                !fds[0].revents().is_empty()
             };
-            if control_ready && !self.obey() {
+            // What the guard has extended counts before the time is looked at.
+            if (control_ready && !self.obey()) || self.deadline_passed() {
                 return false;
             }
             sys::take_signals(&self.signals);
@@ -125,6 +145,12 @@ impl Init {
                     if let (Some(pid), Some(signal)) = (self.program, sys::signal(number)) {
                         // The program is not reaped yet, so the pid is its own; it may have ended, which is fine.
                         let _ = kill_process(pid, signal);
+                    }
+                }
+                Ok(InitOrder::Deadline(at)) => {
+                    self.deadline_boottime_ns = Some(at);
+                    if self.set_timer().is_err() {
+                        return false;
                     }
                 }
                 Err(_) => return false,

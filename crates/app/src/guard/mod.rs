@@ -280,6 +280,7 @@ fn resolve(spec: &GuardSpec) -> Result<InitSpec, StartFailure> {
         namespace: false,
         cgroup: None,
         oom_score_adj: None,
+        deadline_boottime_ns: spec.deadline_boottime_ns,
     })
 }
 

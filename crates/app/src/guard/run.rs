@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::clients::Clients;
 use super::contain::Inside;
@@ -312,7 +311,8 @@ impl Guard {
         match request {
             Request::Status => return Ok(Reply::Status { status: Box::new(self.status()) }),
             Request::Extend { token, deadline_boottime_ns } => {
-                self.may_run_on()?.extend(token, deadline_boottime_ns)?
+                self.may_run_on()?.extend(token, deadline_boottime_ns)?;
+                self.tell_init_deadline();
             }
             Request::Arm { token, deadline_boottime_ns } => self.arm(token, deadline_boottime_ns)?,
             Request::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
@@ -338,12 +338,21 @@ impl Guard {
 
     fn arm(&mut self, token: u64, deadline_boottime_ns: u64) -> Result<(), String> {
         self.may_run_on()?.arm(token, deadline_boottime_ns)?;
+        self.tell_init_deadline();
         super::lock_memory();
         self.record.spec.exclusive = true;
         self.record.spec.token = Some(token);
         // Only for reports after a death of this guard, so a disk that is behind may refuse it.
         let _ = self.output.disk.offer(DiskJob::Report(self.dir.join(RECORD_FILE), line(&self.record)));
         Ok(())
+    }
+
+    /// Init watches the deadline too, in case this guard is stopped. Should it not hear of an extension, it ends too early,
+    /// never too late.
+    fn tell_init_deadline(&self) {
+        if let Some(at) = self.deadline.at_boottime_ns {
+            let _ = write_all(&self.inside.control, &line(&InitOrder::Deadline(at)));
+        }
     }
 
     fn status(&self) -> GuardStatus {
@@ -395,7 +404,7 @@ struct Deadline {
 
 impl Deadline {
     fn new(token: Option<u64>, at_boottime_ns: Option<u64>) -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let timer = clock::timer()?;
         let deadline = Self { token, at_boottime_ns, timer };
         deadline.set_timer()?;
         Ok(deadline)
@@ -442,17 +451,14 @@ impl Deadline {
         })
     }
 
-    /// Nothing is left to kill.
+    /// Nothing is left to kill, or all of it is being killed.
     fn disarm(&mut self) {
-        let never = Itimerspec { it_interval: clock::timespec(0), it_value: clock::timespec(0) };
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &never);
+        // A timer that is never set again does no harm.
+        let _ = clock::set_timer(&self.timer, None);
     }
 
     fn set_timer(&self) -> io::Result<()> {
-        let Some(at) = self.at_boottime_ns else { return Ok(()) };
-        let value = Itimerspec { it_interval: clock::timespec(0), it_value: clock::timespec(at.max(1)) };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
-        Ok(())
+        clock::set_timer(&self.timer, self.at_boottime_ns)
     }
 }
 

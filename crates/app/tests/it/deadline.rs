@@ -8,7 +8,7 @@ use backstay_app::{AppError, ContainmentKind, ExitReason, GuardEvent, GuardHandl
 
 use crate::Scenario;
 use crate::life::nothing_writes;
-use crate::world::{Outcome, PATIENCE, block_on, event, exclusive, size, spec, start_contained, until};
+use crate::world::{Outcome, PATIENCE, block_on, event, exclusive, runs, signal, size, spec, start_contained, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("deadline::kills_all_in_a_pid_namespace", |dir| kills_all(dir, ContainmentKind::PidNamespace)),
@@ -19,6 +19,11 @@ pub const SCENARIOS: &[Scenario] = &[
     ("deadline::cuts_a_graceful_stop_short", cuts_a_graceful_stop_short),
     ("deadline::a_standby_is_armed_in_place", a_standby_is_armed_in_place),
     ("deadline::kills_a_stopped_program", kills_a_stopped_program),
+    ("deadline::holds_with_the_guard_stopped_in_a_pid_namespace", |dir| {
+        guard_stopped(dir, ContainmentKind::PidNamespace)
+    }),
+    ("deadline::holds_with_the_guard_stopped_in_a_cgroup", |dir| guard_stopped(dir, ContainmentKind::Cgroup)),
+    ("deadline::holds_with_the_guard_stopped_under_a_subreaper", |dir| guard_stopped(dir, ContainmentKind::Subreaper)),
     ("deadline::a_hung_disk_holds_no_kill_back", a_hung_disk_holds_no_kill_back),
 ];
 
@@ -141,6 +146,36 @@ fn a_hung_disk_holds_no_kill_back(dir: &Path) -> Outcome {
         nothing_writes(&dir.join("out")).await;
         let status = handle.status().await.expect("status");
         assert!(status.log_lines_dropped > 0, "output is dropped and counted, the program is not held for ever");
+        handle.ack().await.expect("ack");
+        Outcome::Passed
+    })
+}
+
+/// A stopped guard cannot act; its init does.
+fn guard_stopped(dir: &Path, kind: ContainmentKind) -> Outcome {
+    block_on(async {
+        let wanted = exclusive(dir, WRITERS, 4, Duration::from_secs(2));
+        let handle = match start_contained(dir, wanted, kind).await {
+            Ok(handle) => handle,
+            Err(outcome) => return outcome,
+        };
+        until("writes", || size(&dir.join("out")) > 0).await;
+        let extended = boottime_ns_after(Duration::from_secs(3));
+        handle.extend(4, extended).await.expect("extend");
+        let status = handle.status().await.expect("status");
+        signal(status.guard_pid, rustix::process::Signal::STOP);
+        until("the program is dead", || !runs(status.pid)).await;
+        assert!(boottime_ns() >= extended, "init has heard of the extension");
+        until("nothing grows", || {
+            let before = size(&dir.join("out"));
+            std::thread::sleep(Duration::from_millis(50));
+            size(&dir.join("out")) == before
+        })
+        .await;
+        nothing_writes(&dir.join("out")).await;
+        signal(status.guard_pid, rustix::process::Signal::CONT);
+        let empty = event(&handle, "empty", GuardEvent::is_empty).await;
+        assert_eq!(empty.report().map(|r| r.reason), Some(ExitReason::Deadline));
         handle.ack().await.expect("ack");
         Outcome::Passed
     })

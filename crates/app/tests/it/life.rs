@@ -19,6 +19,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("life::exit_while_nobody_is_connected", exit_while_nobody_is_connected),
     ("life::recycled_pid_is_not_adopted", recycled_pid_is_not_adopted),
     ("life::two_guards_never_share_a_directory", two_guards_never_share_a_directory),
+    ("life::a_death_is_pushed", a_death_is_pushed),
     ("life::children_end_with_the_program", children_end_with_the_program),
 ];
 
@@ -212,6 +213,23 @@ fn children_end_with_the_program(dir: &Path) -> Outcome {
         assert_eq!(ended.report().and_then(|r| r.code), Some(0));
         assert!(number_in(&dir.join("child")).is_ok());
         nothing_writes(&dir.join("out")).await;
+        handle.ack().await.expect("ack");
+        Outcome::Passed
+    })
+}
+
+fn a_death_is_pushed(dir: &Path) -> Outcome {
+    block_on(async {
+        let handle = GuardHandle::start(dir, spec(dir, "while :; do sleep 0.05; done")).await.expect("start");
+        let pid = handle.status().await.expect("status").pid;
+        let killed = backstay_app::clock::boottime_ns();
+        kill(pid);
+        let ended = event(&handle, "empty", GuardEvent::is_empty).await;
+        let heard = backstay_app::clock::boottime_ns();
+        let report = ended.report().expect("a report");
+        assert_eq!((report.reason, report.signal), (ExitReason::Exited, Some(9)));
+        assert!((killed..=heard).contains(&report.at_boottime_ns));
+        println!("death to `empty`: {} us", (heard - killed) / 1000);
         handle.ack().await.expect("ack");
         Outcome::Passed
     })
