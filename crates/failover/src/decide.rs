@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backstay_model::{Goal, Instant, Reason, Subject};
+use backstay_model::{Goal, Instant, NodeName, Reason, Subject};
 use backstay_planner::{Placement, Topology, place};
 
 use crate::view::View;
@@ -82,6 +82,19 @@ impl Draft {
         self.answered.push(subject);
     }
 
+    /// An operator's choice is part of the goal; that it changed is a reason of its own.
+    pub(crate) fn say_choice(&mut self, subject: &Subject, before: Option<&NodeName>, after: Option<&NodeName>) {
+        if before == after {
+            return;
+        }
+        if let Some(node) = before {
+            self.because(Reason::ChoiceEnded { subject: subject.clone(), node: node.clone() });
+        }
+        if let Some(node) = after {
+            self.because(Reason::Chosen { subject: subject.clone(), node: node.clone() });
+        }
+    }
+
     /// The answer may change after this long even if nothing else does.
     pub(crate) fn look_again_in(&mut self, wait: Duration) {
         self.wake_in = Some(self.wake_in.map_or(wait, |known| known.min(wait)));
@@ -131,12 +144,13 @@ impl Draft {
     }
 }
 
-/// The goal without its durations.
+/// The goal without its durations, and without what is only noted in passing: that an agent started again asks for nothing.
 fn ageless(goal: &Goal) -> Goal {
     let mut goal = goal.clone();
     for node in goal.nodes.values_mut() {
         node.steady_for = Duration::ZERO;
         node.losses_ms.clear();
+        node.boot.clear();
     }
     let roles = goal.services.values_mut().filter_map(|service| service.primary.as_mut());
     let roles = roles.chain(goal.addresses.values_mut().map(|address| &mut address.role));

@@ -52,7 +52,8 @@ pub(crate) fn revise_service(
         seen.is_some_and(|i| i.state == InstanceState::Failed && i.failures >= FAILURES_TO_MOVE)
     };
     let candidates = candidates(draft, members, &subject, placed, |node| fails(node).then_some(WhyNot::Failing));
-    let chosen = choice(draft, view, members, &subject, before.chosen.as_ref(), &candidates);
+    let placed_here = |node: &NodeName| placed.contains(node);
+    let chosen = choice(draft, view, members, &subject, before.chosen.as_ref(), &candidates, placed_here);
     let role_before = before.primary.clone().unwrap_or_default();
     let must_leave = role_before.holder.as_ref().and_then(|holder| match () {
         _ if members.get(holder).is_some_and(|m| m.unfit == Some(WhyNot::Drained)) => Some(MoveCause::Drained),
@@ -61,7 +62,8 @@ pub(crate) fn revise_service(
         _ => None,
     });
     let wanted = match &chosen {
-        Some(node) => Some((node.clone(), MoveCause::Asked)),
+        // A choice that cannot be followed just now stands all the same: no failback against it.
+        Some(node) => candidates.contains(node).then(|| (node.clone(), MoveCause::Asked)),
         None => failback(draft, members, service, &subject, &role_before, &candidates),
     };
     let grant = view.grants.get(&role);
@@ -104,7 +106,7 @@ pub(crate) fn revise_address(
     let primaries = primaries_behind(draft, listener);
     let holds_now = |node: &NodeName| before.role.holder.as_ref() == Some(node);
     candidates.sort_by_key(|node| (!holds_now(node), primaries.contains(node)));
-    let chosen = choice(draft, view, members, &subject, before.chosen.as_ref(), &candidates);
+    let chosen = choice(draft, view, members, &subject, before.chosen.as_ref(), &candidates, |_| true);
     let must_leave = before.role.holder.as_ref().and_then(|holder| match () {
         _ if members.get(holder).is_none_or(|m| m.unfit == Some(WhyNot::Drained)) => Some(MoveCause::Drained),
         _ if view.report(holder).is_some_and(|report| !report.balancer_up) => Some(MoveCause::HolderFailing),
@@ -113,7 +115,7 @@ pub(crate) fn revise_address(
     });
     let role = RoleKey::Address(name.clone());
     let grant = view.grants.get(&role);
-    let wanted = chosen.clone().map(|node| (node, MoveCause::Asked));
+    let wanted = chosen.clone().filter(|node| candidates.contains(node)).map(|node| (node, MoveCause::Asked));
     let contest = Contest { role, before: before.role, grant, candidates, must_leave, wanted };
     let role = contest.settle(draft, view, members);
     draft.goal.addresses.insert(name.clone(), AddressGoal { role, chosen });
@@ -142,7 +144,8 @@ fn candidates(
     fit
 }
 
-/// The node that an operator chose: a new request if it can be met, else the standing one while that node is there.
+/// The node that an operator chose: a new request if it can be met, else the standing one while that node is there. A node
+/// that is only silent is there: unknown moves nothing.
 fn choice(
     draft: &mut Draft,
     view: &View<'_>,
@@ -150,13 +153,23 @@ fn choice(
     subject: &Subject,
     before: Option<&NodeName>,
     candidates: &[NodeName],
+    allowed: impl Fn(&NodeName) -> bool,
 ) -> Option<NodeName> {
-    let kept = before.filter(|node| candidates.contains(node)).cloned();
-    let Some(asked) = view.switchovers.get(subject) else { return kept };
+    let stands = |node: &&NodeName| {
+        let silent = members.get(node).is_some_and(|member| member.unfit == Some(WhyNot::Unknown));
+        candidates.contains(node) || (silent && allowed(node))
+    };
+    let kept = before.filter(stands).cloned();
+    let Some(asked) = view.switchovers.get(subject) else {
+        draft.say_choice(subject, before, kept.as_ref());
+        return kept;
+    };
     draft.answer(subject.clone());
     if candidates.contains(asked) {
+        draft.say_choice(subject, before, Some(asked));
         return Some(asked.clone());
     }
+    draft.say_choice(subject, before, kept.as_ref());
     let why = match members.get(asked) {
         None => WhyNot::NotInFile,
         Some(member) => member.unfit.unwrap_or(WhyNot::NotPlaced),

@@ -207,6 +207,20 @@ pub enum Reason {
         /// Needed.
         need: u32,
     },
+    /// An operator's choice is recorded: it stands until that node is lost, drained, or another is chosen.
+    Chosen {
+        /// About what.
+        subject: Subject,
+        /// Which node.
+        node: NodeName,
+    },
+    /// What an operator chose no longer stands: the node is gone from here, or another was chosen.
+    ChoiceEnded {
+        /// About what.
+        subject: Subject,
+        /// Which node was chosen.
+        node: NodeName,
+    },
     /// A request of an operator cannot be met.
     Refused {
         /// About what.
@@ -276,7 +290,9 @@ impl Reason {
         };
         let node = |node: &NodeName| Subject::Node(node.clone());
         match self {
-            Self::NodeLost { node: n } | Self::NodeReturned { node: n } | Self::NodeUnknown { node: n } => vec![node(n)],
+            Self::NodeLost { node: n } | Self::NodeReturned { node: n } | Self::NodeUnknown { node: n } => {
+                vec![node(n)]
+            }
             Self::HeldDown { node: n, .. } | Self::Draining { node: n } => vec![node(n)],
             Self::WaitingForNodes { missing } => missing.iter().map(node).collect(),
             Self::Placed { service, node: n, .. }
@@ -288,6 +304,8 @@ impl Reason {
             Self::NoCandidate { role: r } => role(r).into_iter().collect(),
             Self::PassedOver { subject, node: n, .. }
             | Self::FailbackWaits { subject, node: n, .. }
+            | Self::Chosen { subject, node: n }
+            | Self::ChoiceEnded { subject, node: n }
             | Self::Refused { subject, node: n, .. } => vec![subject.clone(), node(n)],
             Self::Short { service, .. } | Self::BelowNeed { service, .. } => vec![Subject::Service(service.clone())],
         }
@@ -304,6 +322,8 @@ impl Reason {
                 | Self::RoleChanged { .. }
                 | Self::HolderNamed { .. }
                 | Self::HolderAsked { .. }
+                | Self::Chosen { .. }
+                | Self::ChoiceEnded { .. }
                 | Self::Refused { .. }
         )
     }
@@ -321,7 +341,9 @@ impl fmt::Display for Reason {
             Self::WaitingForNodes { missing } => write!(f, "waiting for {} before the first placement", list(missing)),
             Self::Placed { service, node, role } => write!(f, "{service} is placed on {node} as {role}"),
             Self::Removed { service, node } => write!(f, "{service} is no longer placed on {node}"),
-            Self::RoleChanged { service, node, role, cause } => write!(f, "{service} on {node} becomes {role}: {cause}"),
+            Self::RoleChanged { service, node, role, cause } => {
+                write!(f, "{service} on {node} becomes {role}: {cause}")
+            }
             Self::HolderNamed { role, node, cause } => write!(f, "{role} goes to {node}: {cause}"),
             Self::HolderAsked { role, from, to, cause } => {
                 write!(f, "{role} leaves {from} for {to}, after {from} has released it: {cause}")
@@ -343,6 +365,10 @@ impl fmt::Display for Reason {
             ),
             Self::BelowNeed { service, well, need } => {
                 write!(f, "{service} has {well} well instances where {need} carry the load")
+            }
+            Self::Chosen { subject, node } => write!(f, "{node} was chosen for {subject} by an operator"),
+            Self::ChoiceEnded { subject, node } => {
+                write!(f, "{node} is no longer the choice of an operator for {subject}")
             }
             Self::Refused { subject, node, why } => write!(f, "{subject} cannot go to {node}: {why}"),
             Self::Draining { node } => write!(f, "{node} is being drained: nothing is placed on it"),
