@@ -42,8 +42,7 @@ const IDLE_TICK_MS: u64 = 1_000;
 const STOP_DRAIN_MS: u64 = 2_000;
 const STOP_TICK_MS: u64 = 20;
 
-/// Serves until SIGTERM, SIGINT or a shutdown command. SIGHUP is ignored. Call it before the process has other threads, so that the
-/// signals reach it.
+/// Serves until SIGTERM, SIGINT or a shutdown command. SIGHUP is ignored. The signals are taken for the whole process.
 pub fn run(options: Options) -> Result<(), Error> {
     let control = ControlSocket::claim(&options.socket)?;
     let signals = Signals::open().map_err(|source| system("receive signals", source))?;

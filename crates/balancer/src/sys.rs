@@ -3,7 +3,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -183,46 +185,59 @@ fn stream_socket(addr: SocketAddr) -> Result<OwnedFd, Errno> {
     net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
 }
 
-/// SIGTERM, SIGINT and SIGHUP as a readable descriptor. They stay blocked in this thread and in those it starts.
+/// Set once the process was told to end; it stays set.
+static END: AtomicBool = AtomicBool::new(false);
+/// Readable once the process was told to end.
+static END_EVENT: OnceLock<OwnedFd> = OnceLock::new();
+
+/// SIGTERM and SIGINT as a readable descriptor. Works whichever thread the kernel gives the signal to.
 pub(crate) struct Signals {
-    fd: OwnedFd,
+    fd: &'static OwnedFd,
 }
 
 impl Signals {
-    /// Blocks the signals and opens the descriptor. To be called before any thread is started.
+    /// Takes SIGTERM and SIGINT, and ignores SIGHUP, for the whole process.
     pub(crate) fn open() -> io::Result<Self> {
-        // SAFETY: `set` is a plain C struct that sigemptyset fills in before anything reads it; every pointer is to a live local.
-        let fd = unsafe {
-            let mut set: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&mut set);
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
-                libc::sigaddset(&mut set, signal);
-            }
-            if libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
+        use rustix::event::{EventfdFlags, eventfd};
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let fd = END_EVENT.get_or_init(|| event);
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            handle(signal, on_end as *const () as libc::sighandler_t)?;
         }
-        // SAFETY: the kernel has just returned this descriptor and nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        handle(libc::SIGHUP, libc::SIG_IGN)?;
         Ok(Self { fd })
     }
 
-    /// Says whether a signal that asks for the end has come; SIGHUP is swallowed.
+    /// Whether a signal that asks for the end has come.
     pub(crate) fn end_requested(&self) -> bool {
-        let mut end = false;
-        let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
-        while let Ok(count) = rustix::io::read(&self.fd, &mut info[..]) {
-            if count < 4 {
-                break;
-            }
-            let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-            end |= signal == libc::SIGTERM || signal == libc::SIGINT;
+        END.load(Relaxed)
+    }
+}
+
+fn handle(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: a zeroed sigaction is a valid one (no flags, an empty mask); the handler is SIG_IGN or `on_end`, which has the right
+    // signature and does only what a signal handler may.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &action, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs inside a signal: an atomic store, an initialised cell and write(2) are all it may touch.
+extern "C" fn on_end(_signal: libc::c_int) {
+    END.store(true, Relaxed);
+    if let Some(event) = END_EVENT.get() {
+        let one = 1u64;
+        // SAFETY: the descriptor lives as long as the process, the eight bytes are a live local, and errno is put back for the
+        // code that was interrupted.
+        unsafe {
+            let errno = *libc::__errno_location();
+            libc::write(event.as_raw_fd(), (&raw const one).cast(), size_of::<u64>());
+            *libc::__errno_location() = errno;
         }
-        end
     }
 }
 

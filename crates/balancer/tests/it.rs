@@ -6,5 +6,6 @@ mod it {
 
     mod http;
     mod permission;
+    mod process;
     mod tcp;
 }
