@@ -10,8 +10,9 @@ use std::time::Duration;
 use backstay_model::memory::{Answer, Command, Compare, Op, Txn};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{BasicNode, ChangeMembers, Instant as _, ServerState};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use crate::clock::timer_now;
 use crate::config::FIRST_MINTED_ID;
 use crate::embedded::{Core, Embedded, Member};
 use crate::serve::write_error;
@@ -126,8 +127,8 @@ impl Embedded {
         }
         let trigger = core.raft.trigger();
         trigger.transfer_leader(to).await.map_err(|error| StoreError::Shut { why: error.to_string() })?;
-        let until = Instant::now() + TRANSFER_LIMIT;
-        while Instant::now() < until {
+        let until = timer_now() + TRANSFER_LIMIT;
+        while timer_now() < until {
             if metrics.borrow_watched().current_leader == Some(to) {
                 return Ok(());
             }

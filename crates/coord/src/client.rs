@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use backstay_model::memory::{Renewal, Txn};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use crate::clock::{boot_ns, random_id};
+use crate::clock::{boot_ns, random_id, timer_now};
 use crate::config::Times;
 use crate::embedded::{Embedded, Member, lock};
 use crate::serve::strange;
@@ -224,7 +224,7 @@ impl Client {
         limits: Limits,
         for_leader: bool,
     ) -> Result<Response, StoreError> {
-        let until = Instant::now() + limits.call;
+        let until = timer_now() + limits.call;
         let frame = Frame { cluster: self.shared.cluster.clone(), sender: 0, request };
         let body = encode(&frame).map_err(|error| StoreError::TooLarge { why: error.to_string() })?;
         let mut last = StoreError::NoQuorum { detail: "no voter is known".into() };
@@ -232,7 +232,7 @@ impl Client {
             let mut queue: std::collections::VecDeque<String> = self.targets(for_leader).into();
             let mut asked = 0;
             while let Some(target) = queue.pop_front() {
-                let left = until.saturating_duration_since(Instant::now());
+                let left = until.saturating_duration_since(timer_now());
                 if left < LEAST_HOP {
                     return Err(last);
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 /// Nanoseconds of CLOCK_BOOTTIME.
 #[must_use]
@@ -21,6 +22,13 @@ pub fn boot_ns() -> u64 {
 #[must_use]
 pub fn since_ns(earlier_ns: u64) -> Duration {
     Duration::from_nanos(boot_ns().saturating_sub(earlier_ns))
+}
+
+/// An instant of the runtime's timers, for waits. It stands still in suspend: never for leases.
+#[must_use]
+#[allow(clippy::disallowed_methods)]
+pub fn timer_now() -> Instant {
+    Instant::now()
 }
 
 /// A random number that is not 0, for ids that nobody hands out.

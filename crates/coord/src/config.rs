@@ -151,3 +151,45 @@ pub(crate) fn raft_config(config: &Config) -> Result<openraft::Config, openraft:
     }
     .validate()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::BoxFuture;
+    use crate::transport::{Lane, MAX_BODY_BYTES, TransportError};
+
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        fn call<'a>(
+            &'a self,
+            to: &'a str,
+            _: Lane,
+            _: Vec<u8>,
+            _: Duration,
+        ) -> BoxFuture<'a, Result<Vec<u8>, TransportError>> {
+            Box::pin(async move { Err(TransportError::NotSent { to: to.into(), detail: "nowhere".into() }) })
+        }
+    }
+
+    #[test]
+    fn both_profiles_are_valid_and_no_message_outgrows_a_body() {
+        for times in [Times::Lan, Times::Wan] {
+            let config = Config {
+                cluster: "c".into(),
+                node: "n".into(),
+                raft_id: 1,
+                dir: "d".into(),
+                marker: "m".into(),
+                founders: Vec::new(),
+                peers: Vec::new(),
+                times,
+                transport: Arc::new(Nowhere),
+                room: Arc::new(disk_room),
+            };
+            let settings = raft_config(&config).unwrap();
+            let largest = settings.max_payload_entries as usize * crate::serve::MAX_COMMAND_BYTES;
+            assert!(largest < MAX_BODY_BYTES, "{largest}");
+        }
+    }
+}

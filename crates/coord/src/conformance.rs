@@ -11,7 +11,7 @@ use std::time::Duration;
 use backstay_model::lease::holder_deadline_ns;
 use backstay_model::memory::{Compare, Entry, EventKind, MAX_TXN_OPS, MAX_VALUE_BYTES, Op, Renewal, Txn};
 
-use crate::clock::boot_ns;
+use crate::clock::{boot_ns, timer_now};
 use crate::store::{Changes, Store, StoreError, TxnReply};
 
 /// How long anything may take before it counts as never.
@@ -164,9 +164,9 @@ pub async fn leases(store: &Shared, scope: &str) {
     write(store, always(vec![put(&kept, b"", Some(session)), put(&dropped, b"", Some(session))])).await;
     let mut seq = 0;
     let mut last_sent_ns = granted_ns;
-    let patience = tokio::time::Instant::now() + PATIENCE;
+    let patience = timer_now() + PATIENCE;
     while read(store, &dropped).await.is_some() {
-        assert!(tokio::time::Instant::now() < patience, "a key that nobody vouches for must end");
+        assert!(timer_now() < patience, "a key that nobody vouches for must end");
         seq += 1;
         let reply = store.renew(renewal(session, seq, ttl, &[&kept])).await.expect("a renewal");
         assert!(reply.session_alive && reply.alive_keys == [kept.clone()], "{reply:?}");
@@ -176,7 +176,7 @@ pub async fn leases(store: &Shared, scope: &str) {
     assert!(boot_ns() >= holder_deadline_ns(granted_ns, ttl), "the key ended before its holder's deadline");
     assert!(read(store, &kept).await.is_some(), "the key that was renewed is there");
     while read(store, &kept).await.is_some() {
-        assert!(tokio::time::Instant::now() < patience + PATIENCE, "a silent session must end");
+        assert!(timer_now() < patience + PATIENCE, "a silent session must end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(boot_ns() >= holder_deadline_ns(last_sent_ns, ttl), "the key ended before its holder's deadline");
@@ -230,11 +230,11 @@ pub fn renewal(session: u64, seq: u64, ttl: Duration, keys: &[&str]) -> Renewal 
 
 /// Applies a transaction; what certainly was not done is sent again until patience ends.
 pub async fn write(store: &Shared, txn: Txn) -> TxnReply {
-    let patience = tokio::time::Instant::now() + PATIENCE;
+    let patience = timer_now() + PATIENCE;
     loop {
         match store.txn(txn.clone()).await {
             Ok(reply) => return reply,
-            Err(error) if error.is_retryable() && tokio::time::Instant::now() < patience => {
+            Err(error) if error.is_retryable() && timer_now() < patience => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("a transaction failed: {error}"),
@@ -244,12 +244,12 @@ pub async fn write(store: &Shared, txn: Txn) -> TxnReply {
 
 /// Reads a key, again while there is no leader.
 pub async fn read(store: &Shared, key: &str) -> Option<Entry> {
-    let patience = tokio::time::Instant::now() + PATIENCE;
+    let patience = timer_now() + PATIENCE;
     loop {
         match store.get(key).await {
             Ok(got) => return got.entry,
             Err(error) => {
-                assert!(tokio::time::Instant::now() < patience, "a read failed: {error}");
+                assert!(timer_now() < patience, "a read failed: {error}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -259,9 +259,9 @@ pub async fn read(store: &Shared, key: &str) -> Option<Entry> {
 /// Collects at least `count` changes after a revision.
 pub async fn follow(store: &Shared, prefix: &str, after: u64, count: usize) -> Changes {
     let mut all = Changes { revision: after, events: Vec::new(), resync: None };
-    let patience = tokio::time::Instant::now() + PATIENCE;
+    let patience = timer_now() + PATIENCE;
     while all.events.len() < count {
-        assert!(tokio::time::Instant::now() < patience, "only {} of {count} changes came", all.events.len());
+        assert!(timer_now() < patience, "only {} of {count} changes came", all.events.len());
         let Ok(next) = store.changes(prefix, all.revision, Duration::from_secs(1)).await else { continue };
         assert!(next.resync.is_none(), "the changes should still be known");
         all.revision = next.revision;
@@ -272,9 +272,9 @@ pub async fn follow(store: &Shared, prefix: &str, after: u64, count: usize) -> C
 
 /// Waits until something holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let patience = tokio::time::Instant::now() + PATIENCE;
+    let patience = timer_now() + PATIENCE;
     while !holds().await {
-        assert!(tokio::time::Instant::now() < patience, "never: {what}");
+        assert!(timer_now() < patience, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

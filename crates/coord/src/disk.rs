@@ -14,6 +14,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -97,6 +98,8 @@ struct Shared {
     vote: Mutex<Option<Vote>>,
     bounds: Mutex<Bounds>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Size of all entries in the file.
+    log_bytes: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,6 +142,7 @@ impl LogStore {
             vote: Mutex::new(checked.vote),
             bounds: Mutex::new(checked.bounds),
             writer: Mutex::default(),
+            log_bytes: AtomicU64::new(checked.log_bytes),
         });
         let for_writer = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -173,6 +177,11 @@ impl LogStore {
     /// Index of the last purged entry.
     pub(crate) fn purged(&self) -> Option<u64> {
         lock(&self.shared.bounds).purged.map(|id| id.index)
+    }
+
+    /// Size of all entries in the file, in bytes.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.shared.log_bytes.load(Ordering::Relaxed)
     }
 
     async fn send(&self, job: Job) -> io::Result<()> {
@@ -343,6 +352,7 @@ impl Writer {
         txn.set_durability(Durability::Immediate)?;
         txn.set_two_phase_commit(true);
         txn.set_quick_repair(true);
+        let mut log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
         {
             let mut log = txn.open_table(LOG)?;
             let mut meta = txn.open_table(META)?;
@@ -351,14 +361,18 @@ impl Writer {
                     Job::Append { entries, .. } => {
                         for entry in entries {
                             let index = entry.log_id.index;
-                            log.insert(index, seal_entry(index, entry)?.as_slice())?;
+                            let sealed = seal_entry(index, entry)?;
+                            log_bytes += sealed.len() as u64;
+                            log.insert(index, sealed.as_slice())?;
                         }
                     }
                     Job::Vote { vote, .. } => put_meta(&mut meta, "vote", vote)?,
-                    Job::TruncateFrom { index, .. } => log.retain_in(*index.., |_, _| false)?,
+                    Job::TruncateFrom { index, .. } => {
+                        log.retain_in(*index.., |_, bytes| drop_entry(bytes, &mut log_bytes))?;
+                    }
                     Job::Purge { upto, .. } => {
                         put_meta(&mut meta, "purged", upto)?;
-                        log.retain_in(..=upto.index, |_, _| false)?;
+                        log.retain_in(..=upto.index, |_, bytes| drop_entry(bytes, &mut log_bytes))?;
                     }
                     Job::Committed { .. } | Job::Stop => {}
                 }
@@ -368,6 +382,7 @@ impl Writer {
             }
         }
         txn.commit()?;
+        self.shared.log_bytes.store(log_bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -403,6 +418,7 @@ impl Writer {
 struct Checked {
     vote: Option<Vote>,
     bounds: Bounds,
+    log_bytes: u64,
 }
 
 /// Opens the file with redb's own check of every page, so that later reads cannot meet a surprise.
@@ -433,19 +449,24 @@ fn claim(database: &Database, identity: &Identity, formation: &[(u64, u64)]) -> 
 fn check(database: &Database) -> Result<Checked, DiskError> {
     let vote = read_meta::<Vote>(database, "vote")?;
     let purged = read_meta::<LogId>(database, "purged")?;
-    let entries = read_log(database, (Bound::Unbounded, Bound::Unbounded))?;
-    let mut expected = purged.map_or(0, |id| id.index + 1);
-    for index in entries.keys() {
-        if *index != expected {
+    let rows = read_rows(database, (Bound::Unbounded, Bound::Unbounded))?;
+    let (mut last, mut log_bytes) = (None, 0);
+    for (expected, (index, bytes)) in (purged.map_or(0, |id| id.index + 1)..).zip(rows) {
+        if index != expected {
             return Err(DiskError::Corrupted(format!("entry {expected} of the log is missing")));
         }
-        expected += 1;
+        last = Some(unseal_entry(index, &bytes)?.log_id);
+        log_bytes += bytes.len() as u64;
     }
-    let last = entries.values().last().map(|entry| entry.log_id);
-    Ok(Checked { vote, bounds: Bounds { purged, last } })
+    Ok(Checked { vote, bounds: Bounds { purged, last }, log_bytes })
 }
 
 fn read_log(database: &Database, range: (Bound<u64>, Bound<u64>)) -> Result<BTreeMap<u64, Entry>, DiskError> {
+    let rows = read_rows(database, range)?.into_iter();
+    rows.map(|(index, bytes)| Ok((index, unseal_entry(index, &bytes)?))).collect()
+}
+
+fn read_rows(database: &Database, range: (Bound<u64>, Bound<u64>)) -> Result<Vec<(u64, Vec<u8>)>, DiskError> {
     let read = || -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
         let txn = database.begin_read()?;
         let table = match txn.open_table(LOG) {
@@ -460,8 +481,7 @@ fn read_log(database: &Database, range: (Bound<u64>, Bound<u64>)) -> Result<BTre
         }
         Ok(found)
     };
-    let rows = read().map_err(|error| DiskError::Corrupted(error.to_string()))?;
-    rows.into_iter().map(|(index, bytes)| Ok((index, unseal_entry(index, &bytes)?))).collect()
+    read().map_err(|error| DiskError::Corrupted(error.to_string()))
 }
 
 fn read_meta<T: DeserializeOwned>(database: &Database, name: &str) -> Result<Option<T>, DiskError> {
@@ -533,6 +553,12 @@ fn unseal_entry(index: u64, bytes: &[u8]) -> Result<Entry, DiskError> {
         return Err(bad());
     }
     Ok(entry)
+}
+
+/// Says "do not keep it" and takes it off the books.
+fn drop_entry(bytes: &[u8], log_bytes: &mut u64) -> bool {
+    *log_bytes = log_bytes.saturating_sub(bytes.len() as u64);
+    false
 }
 
 /// redb may panic on a file that something else has written to; that is damage, not a bug of ours.

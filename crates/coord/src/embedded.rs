@@ -22,9 +22,17 @@ use crate::joined::{self, OpenError};
 use crate::leases::RenewQueue;
 use crate::machine::{Machine, Replica};
 use crate::network::Network;
-use crate::raft_types::Raft;
+use crate::raft_types::{LogId, Raft, Types};
 use crate::snapshots::SnapshotDir;
 use crate::store::StoreError;
+
+/// A log larger than this is cut back to its snapshot although it has few entries, in bytes.
+const MAX_LOG_BYTES: u64 = 64 << 20;
+/// A new snapshot is worth it when it stands for this many entries more than the last.
+const WORTH_A_SNAPSHOT: u64 = 16;
+
+/// Longest wait for the consensus core to stop; its files are closed then in any case.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often the room on disk and the health of the leader are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -330,8 +338,10 @@ impl Inner {
         let before = self.phase();
         self.enter(Phase::Shut { why, room });
         if let Phase::Open(core) = before {
-            if core.raft.shutdown().await.is_err() {
-                tracing::warn!("the consensus core had already ended");
+            match tokio::time::timeout(SHUTDOWN_LIMIT, core.raft.shutdown()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::warn!("the consensus core had already ended"),
+                Err(_) => tracing::warn!("the consensus core did not stop within {SHUTDOWN_LIMIT:?}"),
             }
             let log = core.log.clone();
             if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
@@ -455,14 +465,38 @@ async fn watch_over(inner: Weak<Inner>) {
             }
             Phase::Shut { room: true, .. } if room > REOPEN_ABOVE_BYTES => {
                 tracing::info!(room, "there is room again; the voter opens its store");
-                if let Err(error) = inner.start(Vec::new()).await {
-                    inner.fail(error.to_string());
-                    return;
+                match inner.start(Vec::new()).await {
+                    Ok(()) => {}
+                    // A reader of the core that was stopped may hold the file for a moment longer.
+                    Err(error @ OpenError::InUse { .. }) => tracing::warn!(%error, "trying again"),
+                    Err(error) => {
+                        inner.fail(error.to_string());
+                        return;
+                    }
                 }
+            }
+            Phase::Open(core) if core.log.log_bytes() > MAX_LOG_BYTES => {
+                // Failing means that the core is ending, which is noticed elsewhere.
+                let _ = cut_back(&core).await;
             }
             _ => {}
         }
     }
+}
+
+/// Bounds the log by bytes, beside the consensus core, which bounds it by entries.
+async fn cut_back(core: &Core) -> Result<(), openraft::errors::Fatal<Types>> {
+    let (applied, snapshot) = {
+        let metrics = core.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        (index(metrics.last_applied), index(metrics.snapshot))
+    };
+    core.raft.trigger().purge_log(snapshot).await?;
+    if applied > snapshot + WORTH_A_SNAPSHOT {
+        core.raft.trigger().snapshot().await?;
+    }
+    Ok(())
 }
 
 fn no_room(config: &Config) -> String {
@@ -550,3 +584,7 @@ async fn blocking<T: Send + 'static>(
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use backstay_model::memory::{Answer, Command, Renewal, Renewed};
+use backstay_model::memory::{Answer, Command, MAX_KEY_BYTES, Renewal, Renewed};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::embedded::{Inner, lock};
@@ -15,8 +15,10 @@ use crate::store::StoreError;
 
 /// How long the first renewal waits for others.
 const GATHER: Duration = Duration::from_millis(20);
-/// Most renewals in one entry.
-const MAX_GATHERED: usize = 512;
+/// Most renewals in one entry; with [`MAX_RENEWED_KEYS`] this keeps it within one command.
+const MAX_GATHERED: usize = 32;
+/// Most keys that one renewal lists.
+const MAX_RENEWED_KEYS: usize = 128;
 /// Most renewals waiting to be gathered.
 const QUEUE: usize = 1024;
 /// Most entries of renewals on their way at once.
@@ -45,6 +47,11 @@ impl RenewQueue {
 
     /// Waits for the end of one renewal.
     pub(crate) async fn renew(&self, renewal: Renewal) -> Result<Renewed, StoreError> {
+        let long = renewal.keys.iter().any(|key| key.len() > MAX_KEY_BYTES);
+        if long || renewal.keys.len() > MAX_RENEWED_KEYS {
+            let why = format!("a renewal lists at most {MAX_RENEWED_KEYS} keys of {MAX_KEY_BYTES} bytes");
+            return Err(StoreError::TooLarge { why });
+        }
         let (done, end) = oneshot::channel();
         let shut = || StoreError::Shut { why: "the voter is closing".into() };
         self.sender.send((renewal, done)).await.map_err(|_| shut())?;

@@ -233,7 +233,7 @@ impl Ring {
 }
 
 fn weight(event: &Event) -> usize {
-    event.key.len() + event.value.as_ref().map_or(0, Vec::len)
+    size_of::<Event>() + event.key.len() + event.value.as_ref().map_or(0, Vec::len)
 }
 
 impl RaftStateMachine<Types> for Machine {

@@ -1,16 +1,16 @@
 //! What a voter answers: linearizable reads, writes as the leader, watches, and the messages of other nodes.
 //!
 //! A voter that does not lead names the leader and does nothing else: requests are redirected by whoever asks, never
-//! forwarded, so that no proposal can arrive later than its proposer knew (reference: expiry through old leaders).
+//! forwarded, so that no proposal can arrive later than its proposer knew.
 
 use std::time::Duration;
 
 use backstay_model::memory::{Answer, Command, Renewal, Renewed, Txn};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::clock::{boot_ns, random_id};
+use crate::clock::{boot_ns, random_id, timer_now};
 use crate::embedded::{Core, Embedded, Inner, Phase, lock};
 use crate::raft_types::{Proposal, Reply, Snapshot, Types};
 use crate::store::{
@@ -19,10 +19,15 @@ use crate::store::{
 };
 use crate::wire::{ClientReply, ClientRequest, Frame, Greeting, Request, Response, decode, encode};
 
+/// Largest command, in bytes: two of the largest values and room for conditions. The entries of one message of the
+/// consensus core (`max_payload_entries`) then fit into one body.
+pub(crate) const MAX_COMMAND_BYTES: usize = (2 << 20) + (128 << 10);
+
 impl Inner {
     /// Puts a command through the log, as the leader only.
     pub(crate) async fn propose(&self, command: Command) -> Result<Reply, StoreError> {
         let core = self.core()?;
+        check_size(&command)?;
         let write = core.raft.client_write(Proposal(command));
         let limit = self.config.times.call();
         match timeout(limit, write).await {
@@ -72,7 +77,7 @@ impl Inner {
 
     async fn changes(&self, prefix: &str, after_revision: u64, wait: Duration) -> Result<Changes, StoreError> {
         let core = self.core()?;
-        let until = Instant::now() + wait.min(MAX_CHANGES_WAIT);
+        let until = timer_now() + wait.min(MAX_CHANGES_WAIT);
         let mut revision = core.replica.watch_revision();
         loop {
             revision.mark_unchanged();
@@ -138,6 +143,10 @@ impl Inner {
 
 impl Embedded {
     /// Answers a message of another node. `from` is the node name that the transport has authenticated.
+    ///
+    /// Messages of the consensus core are heard from nodes that may vote: members, founders, and those of
+    /// [`Embedded::admit`]. Requests of agents are heard from every node, so the transport must let in only nodes of
+    /// this cluster.
     pub async fn handle(&self, from: &str, body: &[u8]) -> Vec<u8> {
         let response = match decode::<Frame>(body) {
             Ok(frame) if frame.cluster != self.inner.config.cluster => {
@@ -186,6 +195,18 @@ impl Inner {
             Some(node) if node.addr != from => Err(format!("voter {sender:x} is `{}`, not `{from}`", node.addr)),
             _ => Ok(core),
         }
+    }
+}
+
+/// What is too large must be refused before it is in the log: an entry that no message can carry stops replication.
+fn check_size(command: &Command) -> Result<(), StoreError> {
+    let size = postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default());
+    match size {
+        Ok(bytes) if bytes <= MAX_COMMAND_BYTES => Ok(()),
+        Ok(bytes) => Err(StoreError::TooLarge {
+            why: format!("a command of {bytes} bytes; at most {MAX_COMMAND_BYTES} are allowed"),
+        }),
+        Err(error) => Err(StoreError::Refused { why: error.to_string() }),
     }
 }
 

@@ -22,8 +22,10 @@ use serde::{Deserialize, Serialize};
 
 /// Largest value of one key, in bytes.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
-/// Largest sum of all keys and values, in bytes.
+/// Largest sum of what all entries weigh, in bytes; see [`Memory::total_bytes`].
 pub const MAX_TOTAL_BYTES: u64 = 64 << 20;
+/// What an entry weighs besides its key and value, in bytes, so that many small ones cannot make a large snapshot.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
 /// Most operations in one branch of a transaction; compares have the same limit.
@@ -46,7 +48,7 @@ pub enum Command {
         node: String,
         /// Length of the lease in milliseconds.
         ttl_ms: u64,
-        /// Boot id of the machine, for the readers of the session.
+        /// Boot id of the machine, for the readers of the session; limited like a key.
         boot: String,
     },
     /// Renew sessions and the leased keys each still vouches for.
@@ -302,26 +304,14 @@ pub enum Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::BadKey { bytes } => write!(
-                f,
-                "a key of {bytes} bytes; 1 to {MAX_KEY_BYTES} are allowed"
-            ),
+            Self::BadKey { bytes } => write!(f, "a key of {bytes} bytes; 1 to {MAX_KEY_BYTES} are allowed"),
             Self::ValueTooLarge { key, bytes } => {
-                write!(
-                    f,
-                    "the value of `{key}` has {bytes} bytes; at most {MAX_VALUE_BYTES} are allowed"
-                )
+                write!(f, "the value of `{key}` has {bytes} bytes; at most {MAX_VALUE_BYTES} are allowed")
             }
             Self::Full { would_hold_bytes } => {
-                write!(
-                    f,
-                    "the store would hold {would_hold_bytes} bytes; at most {MAX_TOTAL_BYTES} are allowed"
-                )
+                write!(f, "the store would hold {would_hold_bytes} bytes; at most {MAX_TOTAL_BYTES} are allowed")
             }
-            Self::TooManyOps { ops } => write!(
-                f,
-                "{ops} operations in one transaction; at most {MAX_TXN_OPS}"
-            ),
+            Self::TooManyOps { ops } => write!(f, "{ops} operations in one transaction; at most {MAX_TXN_OPS}"),
             Self::TooManySessions => write!(f, "more than {MAX_SESSIONS} sessions"),
             Self::BadTtl { ttl_ms } => {
                 write!(f, "a lease of {ttl_ms} ms; 1 to {MAX_TTL_MS} are allowed")
@@ -340,13 +330,7 @@ impl Refusal {
     /// Whether a size limit was the reason.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
-        matches!(
-            self,
-            Self::BadKey { .. }
-                | Self::ValueTooLarge { .. }
-                | Self::Full { .. }
-                | Self::TooManyOps { .. }
-        )
+        matches!(self, Self::BadKey { .. } | Self::ValueTooLarge { .. } | Self::Full { .. } | Self::TooManyOps { .. })
     }
 }
 
@@ -415,50 +399,29 @@ impl Memory {
 
     /// Applies one command. `revision` is the position of the command in the agreed order and must grow.
     pub fn apply(&mut self, revision: u64, command: &Command) -> Outcome {
-        debug_assert!(
-            revision > self.applied,
-            "revision {revision} after {}",
-            self.applied
-        );
+        debug_assert!(revision > self.applied, "revision {revision} after {}", self.applied);
         self.applied = revision;
-        let mut effects = Effects {
-            revision,
-            events: Vec::new(),
-            stamps: Vec::new(),
-        };
+        let mut effects = Effects { revision, events: Vec::new(), stamps: Vec::new() };
         let answer = match command {
             Command::Txn(txn) => self.txn(txn, &mut effects),
-            Command::OpenSession {
-                session,
-                node,
-                ttl_ms,
-                boot,
-            } => self.open(*session, node, *ttl_ms, boot, &mut effects),
-            Command::Renew(renewals) => Answer::Renewed(
-                renewals
-                    .iter()
-                    .map(|one| self.renew(one, &mut effects))
-                    .collect(),
-            ),
-            Command::CloseSession { session } => Answer::Closed {
-                existed: self.end_session(*session, EventKind::Closed, &mut effects),
-            },
-            Command::Expire(expiries) => Answer::Expired {
-                ended: expiries
-                    .iter()
-                    .map(|one| u64::from(self.expire(one, &mut effects)))
-                    .sum(),
-            },
+            Command::OpenSession { session, node, ttl_ms, boot } => {
+                self.open(*session, node, *ttl_ms, boot, &mut effects)
+            }
+            Command::Renew(renewals) => {
+                Answer::Renewed(renewals.iter().map(|one| self.renew(one, &mut effects)).collect())
+            }
+            Command::CloseSession { session } => {
+                Answer::Closed { existed: self.end_session(*session, EventKind::Closed, &mut effects) }
+            }
+            Command::Expire(expiries) => {
+                Answer::Expired { ended: expiries.iter().map(|one| u64::from(self.expire(one, &mut effects))).sum() }
+            }
             Command::RaiseIncarnation { to } => {
                 self.incarnation = self.incarnation.max(*to);
                 Answer::Incarnation(self.incarnation)
             }
         };
-        Outcome {
-            answer,
-            events: effects.events,
-            stamps: effects.stamps,
-        }
+        Outcome { answer, events: effects.events, stamps: effects.stamps }
     }
 
     /// Notes a position in the agreed order that carries no command.
@@ -478,7 +441,7 @@ impl Memory {
         self.incarnation
     }
 
-    /// Sum of all keys and values, in bytes.
+    /// What all entries weigh, in bytes: value, twice the key (its session lists it too) and a fixed overhead.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
@@ -512,9 +475,7 @@ impl Memory {
     /// Whether a session exists and may be renewed.
     #[must_use]
     pub fn session_alive(&self, session: u64) -> bool {
-        self.sessions
-            .get(&session)
-            .is_some_and(|found| !found.superseded)
+        self.sessions.get(&session).is_some_and(|found| !found.superseded)
     }
 
     /// Every lease there is, for a host that must stamp them all (restart, snapshot).
@@ -541,17 +502,12 @@ impl Memory {
     #[must_use]
     pub fn is_current(&self, expiry: &Expiry) -> bool {
         match &expiry.key {
-            None => self
-                .sessions
-                .get(&expiry.session)
-                .is_some_and(|found| found.renew_seq == expiry.renew_seq),
+            None => self.sessions.get(&expiry.session).is_some_and(|found| found.renew_seq == expiry.renew_seq),
             Some(key) => self
                 .entries
                 .get(key)
                 .and_then(|entry| entry.lease.as_ref())
-                .is_some_and(|lease| {
-                    lease.session == expiry.session && lease.renew_seq == expiry.renew_seq
-                }),
+                .is_some_and(|lease| lease.session == expiry.session && lease.renew_seq == expiry.renew_seq),
         }
     }
 
@@ -583,34 +539,20 @@ impl Memory {
             digest.number(*id);
             digest.bytes(session.node.as_bytes());
             digest.bytes(session.boot.as_bytes());
-            for number in [
-                session.ttl_ms,
-                session.opened,
-                session.renew_seq,
-                session.seq,
-            ] {
+            for number in [session.ttl_ms, session.opened, session.renew_seq, session.seq] {
                 digest.number(number);
             }
             digest.number(u64::from(session.superseded));
             digest.number(session.keys.len() as u64);
-            session
-                .keys
-                .iter()
-                .for_each(|key| digest.bytes(key.as_bytes()));
+            session.keys.iter().for_each(|key| digest.bytes(key.as_bytes()));
         }
         digest.0
     }
 
     fn txn(&mut self, txn: &Txn, effects: &mut Effects) -> Answer {
-        let longest = txn
-            .compares
-            .len()
-            .max(txn.then.len())
-            .max(txn.otherwise.len());
+        let longest = txn.compares.len().max(txn.then.len()).max(txn.otherwise.len());
         if longest > MAX_TXN_OPS {
-            return Answer::Refused(Refusal::TooManyOps {
-                ops: longest as u64,
-            });
+            return Answer::Refused(Refusal::TooManyOps { ops: longest as u64 });
         }
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
@@ -619,17 +561,12 @@ impl Memory {
         }
         for op in ops {
             match op {
-                Op::Put {
-                    key,
-                    value,
-                    session,
-                } => self.put(key, value, *session, effects),
+                Op::Put { key, value, session } => self.put(key, value, *session, effects),
                 Op::Delete { key } => {
                     self.remove(key, EventKind::Deleted, effects);
                 }
                 Op::DeletePrefix { prefix } => {
-                    let keys: Vec<String> =
-                        self.range(prefix).map(|(key, _)| key.to_owned()).collect();
+                    let keys: Vec<String> = self.range(prefix).map(|(key, _)| key.to_owned()).collect();
                     for key in keys {
                         self.remove(&key, EventKind::Deleted, effects);
                     }
@@ -641,14 +578,9 @@ impl Memory {
 
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
-            Compare::Revision { key, revision } => {
-                self.entries.get(key).map_or(0, |entry| entry.modified) == *revision
-            }
+            Compare::Revision { key, revision } => self.entries.get(key).map_or(0, |entry| entry.modified) == *revision,
             Compare::SessionAlive { session } => self.session_alive(*session),
-            Compare::Value { key, value } => self
-                .entries
-                .get(key)
-                .is_some_and(|entry| entry.value == *value),
+            Compare::Value { key, value } => self.entries.get(key).is_some_and(|entry| entry.value == *value),
         }
     }
 
@@ -658,25 +590,16 @@ impl Memory {
         let mut total = self.total_bytes;
         for op in ops {
             match op {
-                Op::Put {
-                    key,
-                    value,
-                    session,
-                } => {
+                Op::Put { key, value, session } => {
                     check_key(key)?;
                     if value.len() > MAX_VALUE_BYTES {
-                        return Err(Refusal::ValueTooLarge {
-                            key: key.clone(),
-                            bytes: value.len() as u64,
-                        });
+                        return Err(Refusal::ValueTooLarge { key: key.clone(), bytes: value.len() as u64 });
                     }
                     if let Some(session) = session.filter(|session| !self.session_alive(*session)) {
                         return Err(Refusal::NoSession { session });
                     }
-                    let size = (key.len() + value.len()) as u64;
-                    let before = sizes
-                        .insert(key, Some(size))
-                        .unwrap_or_else(|| self.size_of(key));
+                    let size = weight(key, value);
+                    let before = sizes.insert(key, Some(size)).unwrap_or_else(|| self.size_of(key));
                     total = total - before.unwrap_or(0) + size;
                 }
                 Op::Delete { key } => {
@@ -689,26 +612,20 @@ impl Memory {
                     for (key, _) in self.range(prefix) {
                         sizes.entry(key).or_insert_with(|| self.size_of(key));
                     }
-                    let hit = sizes
-                        .iter_mut()
-                        .filter(|(key, _)| key.starts_with(prefix.as_str()));
+                    let hit = sizes.iter_mut().filter(|(key, _)| key.starts_with(prefix.as_str()));
                     total -= hit.filter_map(|(_, size)| size.take()).sum::<u64>();
                 }
             }
         }
         // A store that is already too full (an older limit) must still be able to shrink.
         if total > MAX_TOTAL_BYTES && total > self.total_bytes {
-            return Err(Refusal::Full {
-                would_hold_bytes: total,
-            });
+            return Err(Refusal::Full { would_hold_bytes: total });
         }
         Ok(())
     }
 
     fn size_of(&self, key: &str) -> Option<u64> {
-        self.entries
-            .get(key)
-            .map(|entry| (key.len() + entry.value.len()) as u64)
+        self.entries.get(key).map(|entry| weight(key, &entry.value))
     }
 
     fn put(&mut self, key: &str, value: &[u8], session: Option<u64>, effects: &mut Effects) {
@@ -720,53 +637,21 @@ impl Memory {
             // The session must not end before a key of it that was granted later.
             found.renew_seq = revision;
             let ttl_ms = found.ttl_ms;
-            effects.stamps.push(Stamp {
-                session: id,
-                key: None,
-                renew_seq: revision,
-                ttl_ms,
-            });
+            effects.stamps.push(Stamp { session: id, key: None, renew_seq: revision, ttl_ms });
             let key = Some(key.to_owned());
-            effects.stamps.push(Stamp {
-                session: id,
-                key,
-                renew_seq: revision,
-                ttl_ms,
-            });
-            Some(Lease {
-                session: id,
-                renew_seq: revision,
-                ttl_ms,
-            })
+            effects.stamps.push(Stamp { session: id, key, renew_seq: revision, ttl_ms });
+            Some(Lease { session: id, renew_seq: revision, ttl_ms })
         });
-        self.total_bytes += (key.len() + value.len()) as u64;
+        self.total_bytes += weight(key, value);
         let created = before.map_or(revision, |entry| entry.created);
-        self.entries.insert(
-            key.to_owned(),
-            Entry {
-                value: value.to_vec(),
-                created,
-                modified: revision,
-                lease,
-            },
-        );
-        effects.events.push(Event {
-            revision,
-            key: key.to_owned(),
-            value: Some(value.to_vec()),
-            kind: EventKind::Put,
-        });
+        self.entries.insert(key.to_owned(), Entry { value: value.to_vec(), created, modified: revision, lease });
+        effects.events.push(Event { revision, key: key.to_owned(), value: Some(value.to_vec()), kind: EventKind::Put });
     }
 
     fn remove(&mut self, key: &str, kind: EventKind, effects: &mut Effects) -> bool {
         let existed = self.take(key).is_some();
         if existed {
-            let event = Event {
-                revision: effects.revision,
-                key: key.to_owned(),
-                value: None,
-                kind,
-            };
+            let event = Event { revision: effects.revision, key: key.to_owned(), value: None, kind };
             effects.events.push(event);
         }
         existed
@@ -775,27 +660,14 @@ impl Memory {
     /// Takes an entry out and keeps the books (bytes, the session's keys) right.
     fn take(&mut self, key: &str) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
-        self.total_bytes = self
-            .total_bytes
-            .saturating_sub((key.len() + entry.value.len()) as u64);
-        if let Some(session) = entry
-            .lease
-            .as_ref()
-            .and_then(|lease| self.sessions.get_mut(&lease.session))
-        {
+        self.total_bytes = self.total_bytes.saturating_sub(weight(key, &entry.value));
+        if let Some(session) = entry.lease.as_ref().and_then(|lease| self.sessions.get_mut(&lease.session)) {
             session.keys.remove(key);
         }
         Some(entry)
     }
 
-    fn open(
-        &mut self,
-        id: u64,
-        node: &str,
-        ttl_ms: u64,
-        boot: &str,
-        effects: &mut Effects,
-    ) -> Answer {
+    fn open(&mut self, id: u64, node: &str, ttl_ms: u64, boot: &str, effects: &mut Effects) -> Answer {
         if let Err(refusal) = check_ttl(ttl_ms) {
             return Answer::Refused(refusal);
         }
@@ -806,7 +678,7 @@ impl Memory {
         if known.is_none() && self.sessions.len() >= MAX_SESSIONS {
             return Answer::Refused(Refusal::TooManySessions);
         }
-        if let Err(refusal) = check_key(node) {
+        if let Err(refusal) = check_key(node).and_then(|()| check_key(boot)) {
             return Answer::Refused(refusal);
         }
         let revision = effects.revision;
@@ -825,12 +697,7 @@ impl Memory {
         });
         session.ttl_ms = ttl_ms;
         session.renew_seq = revision;
-        effects.stamps.push(Stamp {
-            session: id,
-            key: None,
-            renew_seq: revision,
-            ttl_ms,
-        });
+        effects.stamps.push(Stamp { session: id, key: None, renew_seq: revision, ttl_ms });
         Answer::Opened { session: id }
     }
 
@@ -846,27 +713,14 @@ impl Memory {
         session.seq = renewal.seq;
         session.ttl_ms = ttl_ms;
         session.renew_seq = renew_seq;
-        effects.stamps.push(Stamp {
-            session: id,
-            key: None,
-            renew_seq,
-            ttl_ms,
-        });
+        effects.stamps.push(Stamp { session: id, key: None, renew_seq, ttl_ms });
         let mut alive = Vec::new();
         for key in &renewal.keys {
-            let lease = self
-                .entries
-                .get_mut(key)
-                .and_then(|entry| entry.lease.as_mut());
+            let lease = self.entries.get_mut(key).and_then(|entry| entry.lease.as_mut());
             if let Some(lease) = lease.filter(|lease| lease.session == id) {
                 lease.renew_seq = renew_seq;
                 lease.ttl_ms = ttl_ms;
-                effects.stamps.push(Stamp {
-                    session: id,
-                    key: Some(key.clone()),
-                    renew_seq,
-                    ttl_ms,
-                });
+                effects.stamps.push(Stamp { session: id, key: Some(key.clone()), renew_seq, ttl_ms });
                 alive.push(key.clone());
             }
         }
@@ -894,11 +748,13 @@ impl Memory {
     }
 }
 
+fn weight(key: &str, value: &[u8]) -> u64 {
+    (2 * key.len() + value.len()) as u64 + ENTRY_OVERHEAD_BYTES
+}
+
 fn check_key(key: &str) -> Result<(), Refusal> {
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
-        return Err(Refusal::BadKey {
-            bytes: key.len() as u64,
-        });
+        return Err(Refusal::BadKey { bytes: key.len() as u64 });
     }
     Ok(())
 }
@@ -924,10 +780,7 @@ impl Digest {
     }
 
     fn number(&mut self, number: u64) {
-        number
-            .to_le_bytes()
-            .iter()
-            .for_each(|byte| self.byte(*byte));
+        number.to_le_bytes().iter().for_each(|byte| self.byte(*byte));
     }
 
     fn byte(&mut self, byte: u8) {
