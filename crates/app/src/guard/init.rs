@@ -176,7 +176,14 @@ impl Init {
         loop {
             let left = contain::kill_round(self.spec.cgroup.as_deref(), std::process::id(), None);
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-            if left == 0 || clock::boottime_ns() >= until {
+            if left == 0 {
+                // Here as well as in the guard, which may be dead.
+                if let Some(cgroup) = &self.spec.cgroup {
+                    contain::remove_cgroup(cgroup);
+                }
+                return;
+            }
+            if clock::boottime_ns() >= until {
                 return;
             }
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
