@@ -186,6 +186,9 @@ impl Worker {
                 Ok(moved) => moved,
                 Err(step) => return step,
             };
+            if moved {
+                session.deadline_ms = self.now_ms + STALL_TIMEOUT_MS;
+            }
             if session.http.response.done {
                 return match session.down.is_empty() {
                     true => self.finish(session),
@@ -431,6 +434,7 @@ impl Worker {
 
     fn reject(&mut self, session: &mut Session, reject: Reject) -> Step {
         session.counts(self.at).refused.up();
+        session.http.request.is_head = false;
         self.respond(session, reject.status, reject.why)
     }
 

@@ -214,6 +214,9 @@ fn a_post_is_not_sent_twice_and_a_get_is() {
     let mut wire = Wire::new(balancer.connect());
     assert_eq!(wire.ask_with("POST", "/die", b"money").unwrap().status, 502);
     assert_eq!(a.count("POST /die") + b.count("POST /die"), 1);
+    let mut wire = Wire::new(balancer.connect());
+    assert_eq!(wire.ask_with("PUT", "/die", &pattern(200_000)).unwrap().status, 502);
+    assert_eq!(a.count("PUT /die") + b.count("PUT /die"), 1, "too large to be kept for another try");
     for _ in 0..2 {
         // One of the two always dies on it: here both do, so it is sent to each, and then answered for.
         let mut wire = Wire::new(balancer.connect());
