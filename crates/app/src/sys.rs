@@ -120,7 +120,7 @@ fn write_file(path: &CStr, bytes: &[u8]) -> bool {
         .is_ok_and(|file| rustix::io::write(&file, bytes).is_ok())
 }
 
-/// Blocks these signals and gives them as a descriptor instead. Children get a clean mask from `Command`.
+/// Blocks these signals and gives them as a descriptor instead. [`before_exec`] undoes that for the program.
 pub(crate) fn signals_as_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before it is used; the descriptor is new and owned by nobody else.
     unsafe {
@@ -231,6 +231,24 @@ fn groups_of(name: &CStr, gid: u32) -> io::Result<Vec<u32>> {
     }
 }
 
+/// No signal blocked, none ignored: what a program may expect. `Command` resets only SIGPIPE, so without this a program
+/// would inherit the guard's blocked SIGTERM and never hear that it should stop.
+fn clean_signals() -> io::Result<()> {
+    // SAFETY: system calls on a set that sigemptyset initialises; between fork and exec, in a single-threaded child.
+    unsafe {
+        for number in 1..=libc::SIGRTMAX() {
+            // KILL, STOP and the two that libc keeps for itself refuse; they are never blocked or ignored.
+            libc::signal(number, libc::SIG_DFL);
+        }
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        if libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// What the program's process does just before it becomes the program: a session of its own, its cgroup, its user.
 pub(crate) fn before_exec(
     command: &mut Command,
@@ -239,6 +257,7 @@ pub(crate) fn before_exec(
     no_new_privs: bool,
 ) {
     let prepare = move || -> io::Result<()> {
+        clean_signals()?;
         rustix::process::setsid()?;
         if let Some(procs) = &cgroup_procs {
             rustix::io::write(procs, b"0")?;

@@ -13,6 +13,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("life::exit_status_is_kept", exit_status_is_kept),
     ("life::output_goes_to_a_rotated_log", output_goes_to_a_rotated_log),
     ("life::stop_waits_for_the_program", stop_waits_for_the_program),
+    ("life::programs_begin_with_clean_signals", programs_begin_with_clean_signals),
     ("life::stop_escalates_to_everything", stop_escalates_to_everything),
     ("life::sigterm_to_the_guard_is_a_stop", sigterm_to_the_guard_is_a_stop),
     ("life::adoption_after_the_agent_is_gone", adoption_after_the_agent_is_gone),
@@ -68,6 +69,27 @@ fn stop_waits_for_the_program(dir: &Path) -> Outcome {
         let report = handle.stop(PATIENCE).await.expect("stop");
         assert_eq!((report.reason, report.code), (ExitReason::Stopped, Some(3)));
         assert!(dir.join("asked").exists());
+        handle.ack().await.expect("ack");
+        Outcome::Passed
+    })
+}
+
+/// Most programs never touch their signal mask: one that inherited a blocked SIGTERM would only ever be killed.
+fn programs_begin_with_clean_signals(dir: &Path) -> Outcome {
+    block_on(async {
+        let handle =
+            GuardHandle::start(dir, spec(dir, "exec grep -E 'Sig(Blk|Ign)' /proc/self/status")).await.expect("start");
+        event(&handle, "empty", GuardEvent::is_empty).await;
+        handle.ack().await.expect("ack");
+        let text = fs::read_to_string(dir.join("web.log")).expect("log");
+        let sets = text.lines().filter_map(|line| u64::from_str_radix(line.split_whitespace().last()?, 16).ok());
+        // Signals 32 and 33 are libc's own; it lets nobody set them.
+        let sets: Vec<_> = sets.map(|set| set & !(0b11 << 31)).collect();
+        assert_eq!(sets, [0, 0], "{text:?}");
+
+        let handle = GuardHandle::start(dir, spec(dir, "exec sleep 600")).await.expect("start");
+        let report = handle.stop(PATIENCE).await.expect("stop");
+        assert_eq!((report.reason, report.signal), (ExitReason::Stopped, Some(15)));
         handle.ack().await.expect("ack");
         Outcome::Passed
     })
