@@ -52,6 +52,8 @@ pub enum Verb {
     Switchover(SwitchoverArgs),
     /// Move everything off a node before work on it
     Drain(DrainArgs),
+    /// Watch three nodes on this machine survive failures under load
+    Demo(DemoArgs),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -72,6 +74,15 @@ pub enum Verb {
     /// The process that forwards traffic, started by the agent
     #[command(hide = true)]
     Balancer(BalancerArgs),
+    /// The small web server of the demo
+    #[command(hide = true)]
+    DemoApp(DemoAppArgs),
+    /// What clears up after the demo
+    #[command(hide = true, name = crate::cmd::demo::watchdog::VERB)]
+    DemoWatchdog {
+        /// The demo's directory
+        dir: PathBuf,
+    },
 }
 
 /// `config …`.
@@ -245,6 +256,34 @@ pub struct InitArgs {
     /// Name of the cluster in that config
     #[arg(long, value_name = "NAME", default_value = "shop", conflicts_with = "config")]
     pub cluster: String,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave the nodes running at the end
+    #[arg(long)]
+    pub keep: bool,
+    /// End a demo that was left running
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["keep", "command"])]
+    pub stop: Option<PathBuf>,
+    /// Your own web server instead of the built-in one; {port} becomes its port
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// `demo-app`.
+#[derive(Debug, Args)]
+pub struct DemoAppArgs {
+    /// Where it listens
+    #[arg(long, value_name = "ADDR")]
+    pub addr: IpAddr,
+    /// Where it listens
+    #[arg(long, value_name = "PORT")]
+    pub port: u16,
+    /// Write a line there every few milliseconds
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
 }
 
 /// The command with the verbs that are refused by name.

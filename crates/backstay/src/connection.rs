@@ -43,6 +43,11 @@ impl Agent {
         Ok(Self { state })
     }
 
+    /// The agent of a directory.
+    pub fn in_state(state: &Path) -> Self {
+        Self { state: state.to_owned() }
+    }
+
     /// Asks something that changes nothing.
     pub fn read(&self, path: &str) -> Result<Value, Failure> {
         self.call("GET", path, None, READ_TIMEOUT)

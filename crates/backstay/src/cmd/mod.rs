@@ -4,6 +4,8 @@ mod agent;
 mod balancer;
 mod completions;
 mod config;
+pub mod demo;
+mod demo_app;
 mod drain;
 mod events;
 mod explain;
@@ -31,11 +33,14 @@ pub fn name(verb: &Verb) -> &'static str {
         Verb::Explain(_) => "explain",
         Verb::Switchover(_) => "switchover",
         Verb::Drain(_) => "drain",
+        Verb::Demo(_) => "demo",
         Verb::Completions { .. } => "completions",
         Verb::AgentWorker(_) => "agent-worker",
         Verb::Guard { .. } => "guard",
         Verb::GuardInit => "guard-init",
         Verb::Balancer(_) => "balancer",
+        Verb::DemoApp(_) => "demo-app",
+        Verb::DemoWatchdog { .. } => demo::watchdog::VERB,
     }
 }
 
@@ -63,10 +68,13 @@ pub fn run(verb: Verb, output: Output) -> Ran {
         Verb::Explain(args) => explain::run(&args, output),
         Verb::Switchover(args) => switchover::run(&args, output),
         Verb::Drain(args) => drain::run(&args, output),
+        Verb::Demo(args) => demo::run(&args, output),
         Verb::Completions { shell } => completions::run(shell, output),
         Verb::AgentWorker(args) => agent::run_worker(args),
         Verb::Guard { dir } => return Ran::Process(backstay_app::guard_main(&dir)),
         Verb::GuardInit => return Ran::Process(backstay_app::guard_init_main()),
         Verb::Balancer(args) => balancer::run(args),
+        Verb::DemoApp(args) => demo_app::run(&args),
+        Verb::DemoWatchdog { dir } => demo::watchdog::run(&dir),
     })
 }
