@@ -71,27 +71,36 @@ pub async fn compare_and_swap(store: &Shared, scope: &str) {
 
 /// Of many that swap the same key, each success builds on the one before.
 pub async fn racing_swaps(store: &Shared, scope: &str) {
-    const RACERS: u64 = 4;
+    const RACERS: u8 = 4;
     const SWAPS: u64 = 5;
     let key = format!("{scope}counter");
-    let racers = (0..RACERS).map(|_| {
+    let racers = (0..RACERS).map(|racer| {
         let (store, key) = (Arc::clone(store), key.clone());
         tokio::spawn(async move {
-            let mut done = 0;
+            let (mut done, mut unknown) = (0, 0);
             while done < SWAPS {
                 let entry = read(&store, &key).await;
                 let revision = entry.as_ref().map_or(0, |entry| entry.modified);
                 let count = entry.map_or(0, |entry| u64::from(entry.value[0]));
                 let next = u8::try_from(count + 1).expect("a small count");
-                done += u64::from(write(&store, swap(&key, revision, &[next])).await.succeeded);
+                match store.txn(swap(&key, revision, &[next, racer])).await {
+                    Ok(reply) => done += u64::from(reply.succeeded),
+                    Err(StoreError::Unknown { .. }) => unknown += 1,
+                    Err(error) => assert!(error.is_retryable(), "{error}"),
+                }
             }
+            (done, unknown)
         })
     });
+    let (mut done, mut unknown) = (0, 0);
     for racer in racers.collect::<Vec<_>>() {
-        racer.await.expect("a racer ends");
+        let counted = racer.await.expect("a racer ends");
+        done += counted.0;
+        unknown += counted.1;
     }
     let entry = read(store, &key).await.expect("the counter is there");
-    assert_eq!(u64::from(entry.value[0]), RACERS * SWAPS);
+    let count = u64::from(entry.value[0]);
+    assert!((done..=done + unknown).contains(&count), "{count} swaps, {done} succeeded, {unknown} unknown");
 }
 
 /// What is too large is refused by name and changes nothing.
@@ -163,23 +172,26 @@ pub async fn leases(store: &Shared, scope: &str) {
     let granted_ns = boot_ns();
     write(store, always(vec![put(&kept, b"", Some(session)), put(&dropped, b"", Some(session))])).await;
     let mut seq = 0;
-    let mut last_sent_ns = granted_ns;
+    let mut kept_until_ns = holder_deadline_ns(granted_ns, ttl);
+    // Once a renewal came late, as on a machine that is busy, the key may be gone for good.
+    let mut lapsed = false;
     let patience = timer_now() + PATIENCE;
     while read(store, &dropped).await.is_some() {
-        assert!(timer_now() < patience, "a key that nobody vouches for must end");
+        assert!(timer_now() < patience, "never: a key that nobody vouches for ends");
         seq += 1;
-        let reply = store.renew(renewal(session, seq, ttl, &[&kept])).await.expect("a renewal");
-        assert!(reply.session_alive && reply.alive_keys == [kept.clone()], "{reply:?}");
-        last_sent_ns = reply.sent_ns;
+        if let Ok(reply) = store.renew(renewal(session, seq, ttl, &[&kept])).await {
+            lapsed |= boot_ns() > kept_until_ns;
+            let alive = reply.session_alive && reply.alive_keys == [kept.clone()];
+            assert!(lapsed || alive, "a key ended before its holder's deadline: {reply:?}");
+            kept_until_ns = holder_deadline_ns(reply.sent_ns, ttl);
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(boot_ns() >= holder_deadline_ns(granted_ns, ttl), "the key ended before its holder's deadline");
-    assert!(read(store, &kept).await.is_some(), "the key that was renewed is there");
-    while read(store, &kept).await.is_some() {
-        assert!(timer_now() < patience + PATIENCE, "a silent session must end");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(boot_ns() >= holder_deadline_ns(last_sent_ns, ttl), "the key ended before its holder's deadline");
+    let there = read(store, &kept).await.is_some();
+    assert!(there || lapsed || boot_ns() > kept_until_ns, "the key that was renewed is gone");
+    until("a silent session ends", || async { read(store, &kept).await.is_none() }).await;
+    assert!(lapsed || boot_ns() >= kept_until_ns, "the key ended before its holder's deadline");
     until("the session has ended", || async {
         let txn = Txn { compares: vec![Compare::SessionAlive { session }], ..Txn::default() };
         matches!(store.txn(txn).await, Ok(reply) if !reply.succeeded)
@@ -228,18 +240,23 @@ pub fn renewal(session: u64, seq: u64, ttl: Duration, keys: &[&str]) -> Renewal 
     Renewal { session, seq, ttl_ms, keys: keys.iter().map(|key| (*key).to_owned()).collect() }
 }
 
-/// Applies a transaction; what certainly was not done is sent again until patience ends.
+/// Applies a transaction. What certainly was not done is sent again until patience ends, and so is one without a
+/// condition whose end is unknown: doing it twice gives the same.
 pub async fn write(store: &Shared, txn: Txn) -> TxnReply {
     let patience = timer_now() + PATIENCE;
     loop {
         match store.txn(txn.clone()).await {
             Ok(reply) => return reply,
-            Err(error) if error.is_retryable() && timer_now() < patience => {
+            Err(error) if (error.is_retryable() || harmless(&txn, &error)) && timer_now() < patience => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("a transaction failed: {error}"),
         }
     }
+}
+
+fn harmless(txn: &Txn, error: &StoreError) -> bool {
+    txn.compares.is_empty() && matches!(error, StoreError::Unknown { .. })
 }
 
 /// Reads a key, again while there is no leader.

@@ -200,6 +200,9 @@ impl Inner {
 
 /// What is too large must be refused before it is in the log: an entry that no message can carry stops replication.
 fn check_size(command: &Command) -> Result<(), StoreError> {
+    if let Command::Txn(txn) = command {
+        txn.check_limits()?;
+    }
     let size = postcard::serialize_with_flavor(command, postcard::ser_flavors::Size::default());
     match size {
         Ok(bytes) if bytes <= MAX_COMMAND_BYTES => Ok(()),

@@ -390,6 +390,33 @@ struct Effects {
     stamps: Vec<Stamp>,
 }
 
+impl Txn {
+    /// Checks the limits that do not depend on the state, of both branches. A host refuses with it before it puts a
+    /// transaction into the agreed order; applying checks again.
+    ///
+    /// # Errors
+    /// The first limit that is exceeded.
+    pub fn check_limits(&self) -> Result<(), Refusal> {
+        let longest = self.compares.len().max(self.then.len()).max(self.otherwise.len());
+        if longest > MAX_TXN_OPS {
+            return Err(Refusal::TooManyOps { ops: longest as u64 });
+        }
+        for op in self.then.iter().chain(&self.otherwise) {
+            match op {
+                Op::Put { key, value, .. } => {
+                    check_key(key)?;
+                    if value.len() > MAX_VALUE_BYTES {
+                        return Err(Refusal::ValueTooLarge { key: key.clone(), bytes: value.len() as u64 });
+                    }
+                }
+                Op::Delete { key } => check_key(key)?,
+                Op::DeletePrefix { prefix } => check_key(prefix)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Memory {
     /// An empty store.
     #[must_use]
@@ -550,9 +577,8 @@ impl Memory {
     }
 
     fn txn(&mut self, txn: &Txn, effects: &mut Effects) -> Answer {
-        let longest = txn.compares.len().max(txn.then.len()).max(txn.otherwise.len());
-        if longest > MAX_TXN_OPS {
-            return Answer::Refused(Refusal::TooManyOps { ops: longest as u64 });
+        if let Err(refusal) = txn.check_limits() {
+            return Answer::Refused(refusal);
         }
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
@@ -591,10 +617,6 @@ impl Memory {
         for op in ops {
             match op {
                 Op::Put { key, value, session } => {
-                    check_key(key)?;
-                    if value.len() > MAX_VALUE_BYTES {
-                        return Err(Refusal::ValueTooLarge { key: key.clone(), bytes: value.len() as u64 });
-                    }
                     if let Some(session) = session.filter(|session| !self.session_alive(*session)) {
                         return Err(Refusal::NoSession { session });
                     }
@@ -603,12 +625,10 @@ impl Memory {
                     total = total - before.unwrap_or(0) + size;
                 }
                 Op::Delete { key } => {
-                    check_key(key)?;
                     let before = sizes.insert(key, None).unwrap_or_else(|| self.size_of(key));
                     total -= before.unwrap_or(0);
                 }
                 Op::DeletePrefix { prefix } => {
-                    check_key(prefix)?;
                     for (key, _) in self.range(prefix) {
                         sizes.entry(key).or_insert_with(|| self.size_of(key));
                     }
