@@ -52,7 +52,8 @@ async fn a_voter_without_a_leader_does_not_feed_silence_to_watchers() {
     })
     .await;
     assert!(voter.local_state().unwrap().age > Duration::from_millis(300));
-    assert_eq!(voter.leadership().borrow().health, Health::NoQuorum);
+    let health = || voter.leadership().borrow().health.clone();
+    until("the voter says so", || async { health() == Health::NoQuorum }).await;
     cluster.hub.heal();
     until("it answers again", || async { voter.changes("", u64::MAX, Duration::from_millis(20)).await.is_ok() }).await;
     cluster.close().await;
