@@ -38,9 +38,7 @@ pub fn holder_deadline_ns(sent_ns: u64, ttl: Duration) -> u64 {
 /// `applied_ns` is the voter's own clock, read when it applied the renewal.
 #[must_use]
 pub fn store_deadline_ns(applied_ns: u64, ttl: Duration) -> u64 {
-    let full = ttl
-        .saturating_add(ttl / STORE_MARGIN_DIVISOR)
-        .saturating_add(STORE_MARGIN_FIXED);
+    let full = ttl.saturating_add(ttl / STORE_MARGIN_DIVISOR).saturating_add(STORE_MARGIN_FIXED);
     applied_ns.saturating_add(nanos(full))
 }
 
@@ -57,24 +55,14 @@ mod tests {
     #[test]
     fn three_seconds_lose_a_tenth_and_gain_a_hundredth() {
         let ttl = Duration::from_secs(3);
-        assert_eq!(
-            holder_deadline_ns(SECOND_NS, ttl),
-            SECOND_NS + 2_700_000_000
-        );
+        assert_eq!(holder_deadline_ns(SECOND_NS, ttl), SECOND_NS + 2_700_000_000);
         assert_eq!(store_deadline_ns(SECOND_NS, ttl), SECOND_NS + 3_080_000_000);
     }
 
     #[test]
     fn short_leases_lose_at_least_100_ms() {
-        assert_eq!(
-            holder_deadline_ns(0, Duration::from_millis(500)),
-            400_000_000
-        );
-        assert_eq!(
-            holder_deadline_ns(7, Duration::from_millis(60)),
-            7,
-            "a lease within its margin never runs"
-        );
+        assert_eq!(holder_deadline_ns(0, Duration::from_millis(500)), 400_000_000);
+        assert_eq!(holder_deadline_ns(7, Duration::from_millis(60)), 7, "a lease within its margin never runs");
     }
 
     #[test]
