@@ -27,7 +27,7 @@ const SWITCHOVER_PREFIX: &str = "request/switchover/";
 const EVENT_PREFIX: &str = "event/";
 
 /// One long poll; the store may shorten it. Also the longest time a silent store goes unnoticed.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(300);
 /// Pause after a failed read, so that a dead store costs little.
 const RETRY_AFTER: Duration = Duration::from_millis(150);
 

@@ -384,7 +384,10 @@ impl Keeper {
         };
         let port = self.pick_port(&argv)?;
         let fill = |text: &String| fill(text, &config, port);
-        let mut env: BTreeMap<_, _> = config.app.env.iter().map(|(k, v)| (k.clone(), fill(v))).collect();
+        let mut env = BTreeMap::new();
+        for (name, value) in &config.app.env {
+            env.insert(name.clone(), reveal(value).map(|value| fill(&value))?);
+        }
         let told = [
             ("PORT", port.map(|port| port.to_string()).unwrap_or_default()),
             ("BACKSTAY_SERVICE", config.service.to_string()),
@@ -525,6 +528,19 @@ impl Keeper {
             *known = seen;
             !same
         });
+    }
+}
+
+/// A value of `env`: plain, or a secret named by `file:PATH` or `env:NAME`, so that it never stands in the file.
+fn reveal(value: &str) -> Result<String, String> {
+    if let Some(path) = value.strip_prefix("file:") {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("the secret in {path} cannot be read: {error}"))?;
+        return Ok(text.trim_end_matches('\n').to_owned());
+    }
+    match value.strip_prefix("env:") {
+        Some(name) => std::env::var(name).map_err(|_| format!("the agent's environment has no `{name}`")),
+        None => Ok(value.to_owned()),
     }
 }
 

@@ -21,6 +21,8 @@ use crate::peer::{self, PeerError, PeerNet};
 pub const STORE_PATH: &str = "/store";
 /// Pause between the steps of a rejoin that have to wait for others.
 const REJOIN_PAUSE: Duration = Duration::from_millis(300);
+/// Pause before a witness tries again to hand leadership on.
+const HAND_ON_AGAIN: Duration = Duration::from_secs(5);
 /// How long a rejoin may take in all.
 const REJOIN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -178,8 +180,12 @@ impl Voter {
 }
 
 /// Follows what the voter knows: who leads, whether it is shut, whether it must end.
+///
+/// A witness is a full voter that should not lead for long: as leader it would coordinate from the place that was chosen
+/// for its distance. It hands leadership on when another voter can take it.
 pub async fn watch_over(
     voter: Embedded,
+    is_witness: bool,
     leads: watch::Sender<bool>,
     known: watch::Sender<Option<Leadership>>,
     trouble: watch::Sender<Option<String>>,
@@ -200,7 +206,14 @@ pub async fn watch_over(
             *known = sentence;
             changed
         });
+        let hands_on = is_witness && now.am_leader_established;
         known.send_replace(Some(now));
+        if hands_on {
+            if let Err(error) = voter.step_down().await {
+                tracing::debug!(%error, "no other voter takes leadership from this witness");
+            }
+            tokio::time::sleep(HAND_ON_AGAIN).await;
+        }
         if leadership.changed().await.is_err() {
             return;
         }

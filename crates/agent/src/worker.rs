@@ -174,8 +174,9 @@ async fn serve(ready: Ready, rejoin: bool) -> Result<(), WorkerError> {
     let (tell_trouble, voter_trouble) = watch::channel(trouble);
     client.set_local(voter.clone());
     tell_voter.send_replace(voter.clone());
+    let is_witness = file.spec.nodes.get(&node).is_some_and(|node| node.witness);
     if let Some(voter) = &voter {
-        tokio::spawn(voter::watch_over(voter.clone(), tell_leads, tell_leadership, tell_trouble));
+        tokio::spawn(voter::watch_over(voter.clone(), is_witness, tell_leads, tell_leadership, tell_trouble));
     }
     let store: Arc<dyn Store> = Arc::new(client.clone());
 
@@ -300,7 +301,9 @@ async fn until_the_end(voter: Option<Embedded>, mut lifeline: Lifeline) -> Resul
 }
 
 fn bind_peer(spec: &Spec, node: &NodeName) -> Result<std::net::TcpListener, WorkerError> {
-    let address = SocketAddr::new(spec.nodes[node].addr, spec.ports.peer);
+    let addr = spec.nodes.get(node).map(|node| node.addr);
+    let addr = addr.ok_or_else(|| WorkerError::Refused(format!("{node} is not in the file")))?;
+    let address = SocketAddr::new(addr, spec.ports.peer);
     std::net::TcpListener::bind(address).map_err(|error| {
         let holder = backstay_app::ports::who_listens(address);
         let who = holder.map(|holder| format!(": it is held by {holder}")).unwrap_or_default();

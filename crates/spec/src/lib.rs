@@ -35,8 +35,8 @@ use std::collections::BTreeSet;
 use diagnostic::Sink;
 use table::Table;
 
-/// A file of twenty machines has a few kilobytes; more than this is not a config file.
-pub const FILE_BYTES_MAX: usize = 1 << 18;
+/// A file of twenty machines has a few kilobytes; more than this is not a config file, and must fit into the store.
+pub const FILE_BYTES_MAX: usize = 1 << 19;
 
 /// What became of a file.
 #[derive(Clone, Debug)]

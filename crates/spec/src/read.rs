@@ -17,8 +17,8 @@ use crate::keys::{self, Key, Kind, Section};
 use crate::suggest::nearest;
 use crate::table::{Entry, Named, Span, Table, Typed, Word};
 
-/// So many nodes, services, listeners or backups of each kind are read: ten times what the product is made for.
-const ENTRIES_MAX: usize = 200;
+/// So many nodes, services, listeners or backups of each kind are read: far above what the product is made for.
+const ENTRIES_MAX: usize = 4096;
 
 /// Reads one table. `place` names it for messages; `missing_at` is where a key that is not there is missed.
 pub(crate) fn read_table(
