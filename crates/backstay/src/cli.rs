@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::{ArgAction, Args, Command, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -54,6 +55,8 @@ pub enum Verb {
     Drain(DrainArgs),
     /// Watch three nodes on this machine survive failures under load
     Demo(DemoArgs),
+    /// Run the decisions in a simulated world under faults
+    Sim(SimArgs),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -258,6 +261,47 @@ pub struct InitArgs {
     pub cluster: String,
 }
 
+/// `sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// One world
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "mutants"])]
+    pub seed: Option<u64>,
+    /// Many worlds, both ends included
+    #[arg(long, value_name = "A..B")]
+    pub seeds: Option<Seeds>,
+    /// Run deliberately wrong products; each must be caught
+    #[arg(long)]
+    pub mutants: bool,
+    /// Run one deliberately wrong product
+    #[arg(long, value_name = "NAME", conflicts_with = "mutants")]
+    pub mutant: Option<String>,
+}
+
+/// `A..B`, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seeds {
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("`{text}` is not a range of seeds such as 1..1000");
+        let (first, last) = text.split_once("..").ok_or_else(wanted)?;
+        let number = |text: &str| text.parse::<u64>().map_err(|_| wanted());
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(format!("{first} is behind {last}"));
+        }
+        Ok(Self { first, last })
+    }
+}
+
 /// `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -303,5 +347,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_range_of_seeds_has_two_ends() {
+        assert_eq!("1..20000".parse(), Ok(Seeds { first: 1, last: 20_000 }));
+        for bad in ["", "1", "1..", "..2", "2..1", "a..b", "1..=2", "-1..2"] {
+            assert!(bad.parse::<Seeds>().is_err(), "{bad}");
+        }
     }
 }

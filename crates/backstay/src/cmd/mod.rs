@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod explain;
 mod init;
+mod sim;
 mod status;
 mod switchover;
 
@@ -34,6 +35,7 @@ pub fn name(verb: &Verb) -> &'static str {
         Verb::Switchover(_) => "switchover",
         Verb::Drain(_) => "drain",
         Verb::Demo(_) => "demo",
+        Verb::Sim(_) => "sim",
         Verb::Completions { .. } => "completions",
         Verb::AgentWorker(_) => "agent-worker",
         Verb::Guard { .. } => "guard",
@@ -69,6 +71,7 @@ pub fn run(verb: Verb, output: Output) -> Ran {
         Verb::Switchover(args) => switchover::run(&args, output),
         Verb::Drain(args) => drain::run(&args, output),
         Verb::Demo(args) => demo::run(&args, output),
+        Verb::Sim(args) => sim::run(&args, output),
         Verb::Completions { shell } => completions::run(shell, output),
         Verb::AgentWorker(args) => agent::run_worker(args),
         Verb::Guard { dir } => return Ran::Process(backstay_app::guard_main(&dir)),

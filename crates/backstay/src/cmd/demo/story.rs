@@ -34,8 +34,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const BALANCED: Duration = Duration::from_millis(1000);
 /// An exclusive role or an address whose node dies: lease of 3 s × 1.01 + 50 ms + 0.5 s, and the start of the program.
 const EXCLUSIVE: Duration = Duration::from_millis(4000);
-/// A planned move: new connections wait.
+/// A planned move: new connections wait for less than 1 s; where the program is stopped here and started there, for its
+/// start and first check on top.
 const PLANNED: Duration = Duration::from_millis(1000);
+const PLANNED_WITH_START: Duration = Duration::from_millis(2000);
 
 /// The demo while it runs.
 pub struct Story {
@@ -238,7 +240,7 @@ impl Story {
             self.say(&format!("app.till and app.web are back on {main}"));
         }
         self.pause();
-        let promise = |_: &Target| PLANNED;
+        let promise = |target: &Target| if target.service == "till" { PLANNED_WITH_START } else { PLANNED };
         Ok(self.measured("failback", from, missed.err(), true, &promise))
     }
 
