@@ -99,6 +99,6 @@ async fn a_configuration_that_cannot_work_is_refused() {
     assert!(refuse(|config| config.raft_id = 8).await.contains("is no founder"));
     assert!(refuse(|config| config.founders.push(config.founders[0].clone())).await.contains("share an id"));
     let minted = refuse(|config| config.raft_id = FIRST_MINTED_ID + 1).await;
-    assert!(minted.contains("node replace"), "{minted}");
+    assert!(minted.contains("--rejoin"), "{minted}");
     assert!(!home.exists(), "a refusal leaves nothing behind");
 }

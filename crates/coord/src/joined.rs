@@ -32,7 +32,7 @@ pub enum OpenError {
     /// This node had joined, and its store is gone.
     #[error(
         "node `{node}` had joined cluster `{cluster}` as voter {raft_id:x}, but its store in {dir} is gone: {why}. \
-         It must not vote under that id again; replace it with a new one: `backstay node replace {node}`"
+         It must not vote under that id again; replace it with a new one: `backstay agent -c FILE --rejoin` on `{node}`"
     )]
     LostStore {
         /// The node.
@@ -59,7 +59,7 @@ pub enum OpenError {
     /// The store is damaged. It is left as it is.
     #[error(
         "the store in {dir} is damaged: {why}. It was left untouched; move it aside and bring the node back under a \
-         new id: `backstay node replace {node}`"
+         new id: `backstay agent -c FILE --rejoin` on `{node}`"
     )]
     Corrupted {
         /// Where.

@@ -46,5 +46,5 @@ async fn a_lost_store_is_refused_with_the_way_back() {
     std::fs::remove_dir_all(cluster.config("n1").dir).unwrap();
     let error = Embedded::open(cluster.config("n1")).await.err().unwrap();
     assert!(matches!(error, backstay_coord::OpenError::LostStore { .. }), "{error}");
-    assert!(error.to_string().contains("node replace"), "{error}");
+    assert!(error.to_string().contains("--rejoin"), "{error}");
 }

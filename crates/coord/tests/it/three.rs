@@ -168,7 +168,7 @@ async fn a_lost_voter_comes_back_under_a_new_id() {
     // Nothing on disk says that this node was there; the others do.
     let empty = cluster.open(lost).await.unwrap();
     let fatal = empty.fatal().await;
-    assert!(fatal.why.contains("formed before") && fatal.why.contains("node replace"), "{fatal}");
+    assert!(fatal.why.contains("formed before") && fatal.why.contains("--rejoin"), "{fatal}");
     assert!(matches!(empty.leadership().borrow().health, Health::Shut { .. }));
     cluster.stop(lost).await;
 
