@@ -185,7 +185,7 @@ mod tests {
         json!({
             "cluster": "shop", "health": "degraded", "quorum": true, "coordinator": "db1", "age_ms": 250,
             "nodes": nodes, "services": services, "listeners": [{ "name": "front", "vip_holder": "db2", "backends_up": 2 }],
-            "next": "backstay explain db7", "trouble": ["db7 was not seen for 41 s"; 6],
+            "next": "backstay explain db7", "trouble": vec!["db7 was not seen for 41 s"; 6],
         })
     }
 
