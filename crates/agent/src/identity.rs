@@ -353,7 +353,7 @@ impl Identity {
     }
 
     /// Refuses an identity that is not the one of this cluster and node.
-    pub fn expect(&self, cluster: &str, node: &NodeName) -> Result<(), IdentityError> {
+    pub fn check_owner(&self, cluster: &str, node: &NodeName) -> Result<(), IdentityError> {
         if self.facts.cluster == cluster && self.facts.node == *node {
             return Ok(());
         }
@@ -732,9 +732,9 @@ pub(crate) mod tests {
         init(&spec, &ours).unwrap();
         init(&spec, &theirs).unwrap();
         let identity = Identity::load(&ours.join("db1")).unwrap();
-        identity.expect("shop", &"db1".into()).unwrap();
+        identity.check_owner("shop", &"db1".into()).unwrap();
         for (cluster, node) in [("shop", "db2"), ("mill", "db1")] {
-            let text = identity.expect(cluster, &node.into()).unwrap_err().to_string();
+            let text = identity.check_owner(cluster, &node.into()).unwrap_err().to_string();
             assert!(
                 text.contains("`db1` of cluster `shop`") && text.contains(&format!("`{node}` of cluster `{cluster}`")),
                 "{text}"

@@ -103,7 +103,7 @@ fn prepare(options: &Options) -> Result<Ready, WorkerError> {
     };
     let state = StateDir::open(&path, &cluster, &node).map_err(|e| refused(&e))?;
     let identity = Identity::load(&state.identity()).map_err(|e| refused(&e))?;
-    identity.expect(&cluster, &node).map_err(|e| WorkerError::Unsafe(e.to_string()))?;
+    identity.check_owner(&cluster, &node).map_err(|e| WorkerError::Unsafe(e.to_string()))?;
     Ok(Ready { file, node, state, identity: Arc::new(identity) })
 }
 
