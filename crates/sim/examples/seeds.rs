@@ -8,12 +8,19 @@ fn main() {
     match words.first().map(String::as_str) {
         Some("mutants") => {
             for (mutant, seed) in backstay_sim::mutants(number(1)) {
-                println!(
-                    "{:<26} {}",
-                    mutant.name(),
-                    seed.map_or("NOT CAUGHT".to_owned(), |seed| format!("seed {seed}"))
-                );
+                let options = Options { mutant: Some(mutant), ..Options::default() };
+                let why = seed.and_then(|seed| run(seed, &options).violation).unwrap_or_default();
+                let seed = seed.map_or("NOT CAUGHT".to_owned(), |seed| format!("seed {seed}"));
+                println!("{:<26} {seed:<10} {why}", mutant.name());
             }
+        }
+        Some("moves") => {
+            let reports = (1..=number(1)).map(|seed| run(seed, &Options::default()));
+            let mut most: Vec<_> = reports
+                .map(|r| (r.moves.saturating_sub(10) * 100 / (r.faults + 1), r.moves, r.faults, r.seed))
+                .collect();
+            most.sort();
+            most.iter().rev().take(12).for_each(|line| println!("{line:?}"));
         }
         Some("trace") => {
             let report = run(number(1), &Options { trace_lines: 400, ..Options::default() });

@@ -22,6 +22,8 @@ use crate::world::{Happening, World};
 pub(crate) const ROUND: u64 = 500 * MS;
 /// A proposal that is unanswered after this time is asked again; what it did is unknown until the store is read.
 const ANSWER_WITHIN: u64 = SECOND;
+/// Looks asked for within this time are one look.
+pub(crate) const SOON: u64 = 10 * MS;
 /// A failing instance loses its role after this time (S5, `proof_within`).
 const PROOF_WITHIN: u64 = 10 * SECOND;
 /// Failures older than this do not count (`InstanceObservation::failures`).
@@ -64,8 +66,21 @@ impl World {
             agent.opened = true;
         }
         self.store.forget_stamps_of(n);
+        self.read_own_copy(n);
         self.say(|w| format!("{}: agent starts, run {run}", w.names[n]));
         self.round(n, run);
+    }
+
+    /// A restarted voter's copy of the store lags behind what is agreed: its agent may first see an older goal.
+    fn read_own_copy(&mut self, n: usize) {
+        if n >= self.store.voters || self.rng.chance(500) {
+            return;
+        }
+        let lag = self.rng.index(6);
+        let (upto, reading) = (self.store.changes.len().saturating_sub(lag), self.boottime(n));
+        if let Some(agent) = &mut self.nodes[n].agent {
+            agent.view.read(&self.store.changes, upto, &self.roles, reading);
+        }
     }
 
     /// The regular round.
@@ -97,9 +112,8 @@ impl World {
         let node = &mut self.nodes[n];
         let run = node.run;
         let Some(agent) = &mut node.agent else { return };
-        if after > 10 * MS {
-            self.push_in(after, Happening::Look { node: n, run });
-        } else if !std::mem::replace(&mut agent.wakes, true) {
+        // Soon is one look for all who ask; a later one is a look of its own.
+        if after > SOON || !std::mem::replace(&mut agent.wakes, true) {
             self.push_in(after, Happening::Look { node: n, run });
         }
     }
@@ -142,7 +156,8 @@ impl World {
             RoleKey::Service(id) => {
                 let service = self.services.iter().position(|known| known == id);
                 let hung = service.and_then(|service| node.instances[service].hung_since);
-                hung.is_none_or(|since| self.boottime(n).saturating_sub(since) < PROOF_WITHIN)
+                let proven = hung.is_none_or(|since| self.boottime(n).saturating_sub(since) < PROOF_WITHIN);
+                proven || self.mutant == Some(Mutant::VouchesBlindly)
             }
             RoleKey::Address(_) => node.balancer_up,
         };
@@ -155,9 +170,16 @@ impl World {
         let (session, reading) = (self.nodes[n].disk.session, self.boottime(n));
         let sent = self.sent(n);
         let Some(agent) = &mut self.nodes[n].agent else { return };
+        if leads {
+            // Its own first entry is applied, so its copy of the store is whole.
+            agent.view.read(&self.store.changes, usize::MAX, &self.roles, reading);
+        }
         let held = agent.view.grants.get(&RoleKey::Coordinator);
         let asked = agent.asked_at[0] != 0 && reading < agent.asked_at[0] + ANSWER_WITHIN;
-        if !leads || !agent.opened || asked || held.is_some_and(|grant| grant.session == session) {
+        // A grant that an earlier run of this agent took is taken anew: what it knew died with it.
+        let knows = agent.coordinator.is_some() || self.mutant == Some(Mutant::RestartedIdle);
+        let decides = knows && held.is_some_and(|grant| grant.session == session);
+        if !leads || !agent.opened || asked || decides {
             return;
         }
         agent.asked_at[0] = reading;
@@ -256,7 +278,7 @@ impl World {
             }
             (Context::Take { role, .. } | Context::Release { role }, _) => self.asked(n, *role, 0),
             (Context::Claim { .. }, _) => self.asked(n, 0, 0),
-            (Context::Adopt { generation }, answer) => self.adoption_answered(n, *generation, answer),
+            (Context::Adopt, _) => self.adoption_answered(n),
             _ => {}
         }
     }
@@ -374,7 +396,7 @@ impl World {
         let (Some(index), true) = (agent.view.goal, agent.opened) else { return };
         let generation = self.goals[index].goal.generation;
         // A reader that lags behind may show an older goal than this node has obeyed already.
-        if generation < self.nodes[n].disk.obeyed {
+        if generation < self.nodes[n].disk.obeyed && self.mutant != Some(Mutant::OldGoalObeyed) {
             return;
         }
         self.nodes[n].disk.obeyed = generation;

@@ -18,11 +18,20 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 /// One cluster: three to five nodes, one or two exclusive services, one balanced, two addresses.
 pub(crate) fn draw(rng: &mut Rng) -> Spec {
     let count = 3 + rng.below(3) as usize;
-    let nodes: BTreeMap<NodeName, NodeSpec> = (1..=count).map(|n| (NodeName(format!("n{n}")), node(n))).collect();
-    let mut services = vec![exclusive(rng, "cron", count), balanced(rng, count)];
-    if rng.chance(300) {
-        services.push(exclusive(rng, "queue", count));
+    let mut nodes: BTreeMap<NodeName, NodeSpec> = (1..=count).map(|n| (NodeName(format!("n{n}")), node(n))).collect();
+    let has_witness = count > 3 && rng.chance(200);
+    let racks = !has_witness && count > 3 && rng.chance(250);
+    for (number, node) in nodes.values_mut().enumerate() {
+        node.witness = has_witness && number + 1 == count;
+        node.rack = racks.then(|| format!("r{}", number % 3));
     }
+    let spread = if racks { DomainLevel::Rack } else { DomainLevel::Node };
+    let carriers = count - usize::from(has_witness);
+    let mut services = vec![exclusive(rng, "cron", carriers), balanced(rng, carriers)];
+    if rng.chance(300) {
+        services.push(exclusive(rng, "queue", carriers));
+    }
+    services.iter_mut().for_each(|service| service.spread = spread);
     let listeners = [("db", "app.cron"), ("web", "app.web")];
     let listeners = listeners.iter().enumerate().map(|(n, (name, to))| listener(n, name, to));
     Spec {
@@ -56,12 +65,9 @@ fn exclusive(rng: &mut Rng, name: &str, nodes: usize) -> ServiceSpec {
 
 fn balanced(rng: &mut Rng, nodes: usize) -> ServiceSpec {
     let need = if nodes > 3 && rng.chance(500) { 2 } else { 1 };
-    let redundancy = match rng.below(3) {
-        0 => Redundancy::TwoN,
-        _ => Redundancy::NPlus1,
-    };
+    let redundancy = [Redundancy::NPlus1, Redundancy::NPlus2, Redundancy::TwoN, Redundancy::TwoNPlus1][rng.index(4)];
     let mode = if rng.chance(300) { Mode::ActiveActive } else { Mode::ActivePassive };
-    let spare = [SpareKind::Hot, SpareKind::Warm][rng.index(2)];
+    let spare = [SpareKind::Hot, SpareKind::Warm, SpareKind::Cold][rng.index(3)];
     ServiceSpec { need, redundancy, mode, spare, ..service(rng, "web", nodes) }
 }
 

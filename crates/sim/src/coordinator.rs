@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backstay_failover::{Decision, View, decide};
-use backstay_model::memory::{Answer, Command, Compare, Op, Txn};
-use backstay_model::{Fact, Generation, Goal, Instant, NodeName, Observation, Role, RoleGoal, RoleKey};
+use backstay_failover::{View, decide};
+use backstay_model::memory::{Command, Compare, Op, Txn};
+use backstay_model::{Fact, Goal, Instant, NodeName, Observation, Role, RoleGoal, RoleKey};
 
 use crate::clock::{MS, SECOND};
 use crate::cluster::LEASE;
@@ -18,6 +18,8 @@ use crate::world::{Proposed, World};
 const FRESH: u64 = 2 * SECOND;
 /// A proposal that is unanswered after this time is given up; the store is read for what became of it.
 const ADOPT_WITHIN: u64 = SECOND;
+/// One decision in so many is made twice, to see that it is the same.
+const PURITY_EVERY: u64 = 16;
 /// Hash of the file: it never changes within a run.
 const SPEC_HASH: &str = "sim";
 
@@ -71,17 +73,18 @@ impl World {
         }
         let Some(mut coordinator) = agent.coordinator.take_if(|_| granted && runs) else { return };
         let waits = coordinator.proposed_at != 0 && reading < coordinator.proposed_at + ADOPT_WITHIN;
-        if !waits && let Some((decision, proposed)) = self.think(n, &mut coordinator, reading) {
-            if self.propose_goal(n, decision, proposed) {
-                coordinator.proposed_at = reading;
-            }
+        if !waits
+            && let Some(proposed) = self.think(n, &mut coordinator, reading)
+            && self.propose_goal(n, proposed)
+        {
+            coordinator.proposed_at = reading;
         }
         if let Some(agent) = &mut self.nodes[n].agent {
             agent.coordinator = Some(coordinator);
         }
     }
 
-    fn think(&mut self, n: usize, coordinator: &mut Coordinator, reading: u64) -> Option<(Decision, Proposed)> {
+    fn think(&mut self, n: usize, coordinator: &mut Coordinator, reading: u64) -> Option<Proposed> {
         let agent = self.nodes[n].agent.as_ref()?;
         let mut sessions = (*agent.view.sessions).clone();
         let mut observations = BTreeMap::new();
@@ -121,25 +124,27 @@ impl World {
             settled,
         };
         let decision = decide(&view, Instant(reading));
+        let pure = !reading.is_multiple_of(PURITY_EVERY) || decision == decide(&view, Instant(reading));
         let mut observations = view.observations.into_values();
         for (report, fresh) in coordinator.reports.iter_mut().zip(kept) {
             if let (Some((run, at)), Some(Fact::Known { value, .. })) = (fresh, observations.next()) {
                 *report = Some((run, at, value));
             }
         }
-        let goal = decision.goal.clone();
-        if goal.is_none() {
+        if decision.goal.is_none() {
             decision.answered.iter().for_each(|subject| drop(self.switchovers.remove(subject)));
         }
         let memory = &self.store.memory;
         let alive = memory.sessions().filter(|(_, session)| !session.superseded);
         let sessions = alive.map(|(id, session)| (NodeName(session.node.clone()), id)).collect();
-        let (reasons, answered) = (decision.reasons.clone(), decision.answered.clone());
-        goal.map(|goal| (decision, Proposed { goal, reasons, answered, silent, sessions }))
+        let (reasons, answered) = (decision.reasons, decision.answered);
+        let drained = self.drains.clone();
+        self.judge(if pure { Ok(()) } else { Err("decide gave two answers to one view".to_owned()) });
+        decision.goal.map(|goal| Proposed { goal, reasons, answered, silent, drained, sessions })
     }
 
     /// One transaction that compares everything the goal relied on.
-    fn propose_goal(&mut self, n: usize, _decision: Decision, mut proposed: Proposed) -> bool {
+    fn propose_goal(&mut self, n: usize, mut proposed: Proposed) -> bool {
         let Some(agent) = &self.nodes[n].agent else { return false };
         let view = &agent.view;
         let nothing = Goal::default();
@@ -171,16 +176,15 @@ impl World {
         if self.mutant == Some(Mutant::GoalWithoutCompare) {
             compares.clear();
         }
-        let generation = proposed.goal.generation;
         let value = (self.goals.len() as u64).to_le_bytes().to_vec();
         self.goals.push(proposed);
         then.push(Op::Put { key: GOAL_KEY.to_owned(), value, session: None });
         let txn = Txn { compares, then, otherwise: Vec::new() };
-        self.ask_store(n, Context::Adopt { generation }, Command::Txn(txn));
+        self.ask_store(n, Context::Adopt, Command::Txn(txn));
         true
     }
 
-    pub(crate) fn adoption_answered(&mut self, n: usize, _generation: Generation, _answer: &Answer) {
+    pub(crate) fn adoption_answered(&mut self, n: usize) {
         if let Some(coordinator) = self.nodes[n].agent.as_mut().and_then(|agent| agent.coordinator.as_mut()) {
             coordinator.proposed_at = 0;
         }
@@ -201,6 +205,7 @@ impl World {
             })
             .count() as u64;
         self.checks.changes.moved(moves);
+        let calm = if self.faults.mild { self.checks.changes.calm(&proposed.reasons) } else { Ok(()) };
         for subject in &proposed.answered {
             self.switchovers.remove(subject);
         }
@@ -209,12 +214,34 @@ impl World {
         self.fold(index as u64);
         self.judge(sound);
         self.judge(heeds);
+        self.judge(calm);
         self.say(|w| {
             let Proposed { goal, reasons, .. } = &w.goals[index];
             let changes = reasons.iter().filter(|reason| reason.is_change());
-            format!("goal {}: {}", goal.generation, changes.map(ToString::to_string).collect::<Vec<_>>().join("; "))
+            let changes = changes.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            format!("goal {}: {}   [{changes}]", goal.generation, in_short(goal))
         });
     }
+}
+
+/// A goal in one line, for the trace: `app.web n1 active, n2 spare`.
+fn in_short(goal: &Goal) -> String {
+    let services = goal.services.iter().map(|(id, service)| {
+        let instances = service.instances.iter().map(|(node, instance)| {
+            let (runs, leaving) =
+                (if instance.runs { "" } else { "-" }, if instance.leaving { " leaving" } else { "" });
+            format!("{node} {runs}{}{leaving}", instance.role)
+        });
+        let chosen = service.chosen.iter().map(|node| format!(" (chosen {node})")).collect::<String>();
+        let next = service.primary.iter().filter_map(|primary| primary.next.as_ref());
+        let next = next.map(|node| format!(" (next {node})")).collect::<String>();
+        format!("{id} {}{chosen}{next}", instances.collect::<Vec<_>>().join(", "))
+    });
+    let addresses = goal.addresses.iter().map(|(name, address)| {
+        let name_of = |node: &Option<NodeName>| node.as_ref().map_or("-", NodeName::as_str).to_owned();
+        format!("{name} {} (next {})", name_of(&address.role.holder), name_of(&address.role.next))
+    });
+    services.chain(addresses).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether two reports of one node would lead to the same decision; times that went on do not count.

@@ -8,6 +8,12 @@ use crate::rng::Rng;
 use crate::store::COMMIT_QUIET;
 use crate::world::{Happening, World};
 
+/// So many runs in a thousand only have a bad network.
+const MILD_PERMILLE: u64 = 60;
+/// The worst network that must cause no failover: 5 % loss, and up to 10 ms.
+const MILD_LOSS_PERMILLE: u64 = 50;
+const MILD_DELAY: u64 = 10 * MS;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -32,9 +38,10 @@ enum Kind {
     Drain,
     Switchover,
     Flapping,
+    NearLapse,
 }
 
-const KINDS: [Kind; 21] = [
+const KINDS: [Kind; 22] = [
     Kind::InstanceCrash,
     Kind::InstanceHang,
     Kind::CannotStart,
@@ -56,6 +63,7 @@ const KINDS: [Kind; 21] = [
     Kind::Drain,
     Kind::Switchover,
     Kind::Flapping,
+    Kind::NearLapse,
 ];
 
 /// A fault that lasts and is mended.
@@ -98,6 +106,8 @@ pub(crate) struct Faults {
     pub(crate) until: u64,
     /// How many struck.
     pub(crate) struck: u64,
+    /// Nothing fails; the network is as bad as a cluster must bear without a single failover (DESIGN §6).
+    pub(crate) mild: bool,
 }
 
 impl Faults {
@@ -108,9 +118,13 @@ impl Faults {
             kinds.push(KINDS[rng.index(KINDS.len())]);
         }
         let every = [500 * MS, 1500 * MS, 4 * SECOND][rng.index(3)];
-        Self { kinds, every, until: rng.between(12 * SECOND, 26 * SECOND), struck: 0 }
+        let mild = rng.chance(MILD_PERMILLE);
+        Self { kinds, every, until: rng.between(12 * SECOND, 26 * SECOND), struck: 0, mild }
     }
 }
+
+/// A hang outlasts `proof_within` of S5, a lease, and what the checker allows.
+const HANG_MAX: u64 = 20 * SECOND;
 
 /// How long a fault lasts: often about as long as a lease, where the races are.
 fn lasts(rng: &mut Rng) -> u64 {
@@ -130,12 +144,31 @@ impl World {
         let wait = self.rng.between(self.faults.every / 4, self.faults.every * 2);
         let wait = wait.min(self.faults.until.saturating_sub(self.now));
         self.push_in(wait, Happening::Strike);
+        if self.faults.mild {
+            (self.network.loss_permille, self.network.delay_max) = (MILD_LOSS_PERMILLE, MILD_DELAY);
+            return;
+        }
         let kind = self.faults.kinds[self.rng.index(self.faults.kinds.len())];
         self.faults.struck += 1;
         let node = self.rng.index(self.nodes.len());
         let service = self.rng.index(self.services.len());
+        let (node, service) = match kind {
+            Kind::InstanceCrash | Kind::InstanceHang => self.living().unwrap_or((node, service)),
+            _ => (node, service),
+        };
         self.say(|w| format!("fault: {kind:?} ({})", w.names[node]));
         self.strike_with(kind, node, service);
+    }
+
+    /// Some instance that lives.
+    fn living(&mut self) -> Option<(usize, usize)> {
+        let all = self.nodes.iter().enumerate().flat_map(|(n, node)| {
+            let living = node.instances.iter().enumerate().filter(|(_, instance)| instance.lives());
+            living.map(move |(service, _)| (n, service))
+        });
+        let all: Vec<_> = all.collect();
+        let pick = self.rng.index(all.len());
+        all.get(pick).copied()
     }
 
     fn strike_with(&mut self, kind: Kind, node: usize, service: usize) {
@@ -164,11 +197,11 @@ impl World {
                 self.cut(some);
             }
             Kind::Loss => {
-                self.network.loss_permille = self.rng.between(20, 300);
+                self.network.loss_permille = self.rng.between(20, 600);
                 self.mend_later(Fault::Loss);
             }
             Kind::Delay => {
-                self.network.delay_max = self.rng.between(20 * MS, 600 * MS);
+                self.network.delay_max = self.slowness();
                 self.mend_later(Fault::Delay);
             }
             Kind::Repeat => {
@@ -181,7 +214,7 @@ impl World {
                 self.mend_later(Fault::Silence { node });
             }
             Kind::SlowCommit => {
-                self.store.commit_max = self.rng.between(50 * MS, 900 * MS);
+                self.store.commit_max = self.slowness();
                 self.mend_later(Fault::SlowCommit);
             }
             Kind::BalancerKill => {
@@ -198,7 +231,24 @@ impl World {
                 self.mend_later(Fault::Drain { node });
             }
             Kind::Switchover => self.ask_switchover(node),
+            Kind::NearLapse => {
+                // A renewal that arrives just when its lease runs out, while the log is behind.
+                let cuts = self.isolation(node);
+                cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+                let after = self.rng.between(2800 * MS, 3300 * MS);
+                self.push_in(after, Happening::Mend(Fault::Cuts(cuts)));
+                self.store.commit_max = self.rng.between(200 * MS, 900 * MS);
+                self.push_in(after + 500 * MS, Happening::Mend(Fault::SlowCommit));
+            }
             Kind::Flapping => self.mend(Fault::Flap { node, times: 6, cut: false }),
+        }
+    }
+
+    /// How long something takes that is slow: mostly well within a lease, sometimes about as long.
+    fn slowness(&mut self) -> u64 {
+        match self.rng.chance(300) {
+            true => self.rng.between(SECOND, 3 * SECOND),
+            false => self.rng.between(20 * MS, 700 * MS),
         }
     }
 
@@ -226,7 +276,8 @@ impl World {
         let instance = &mut self.nodes[node].instances[service];
         if instance.state == InstanceState::Running && instance.hung_since.is_none() {
             instance.hung_since = Some(reading);
-            self.mend_later(Fault::Hang { node, service });
+            let after = if self.rng.chance(500) { HANG_MAX } else { self.rng.between(SECOND, HANG_MAX) };
+            self.push_in(after, Happening::Mend(Fault::Hang { node, service }));
         }
     }
 
@@ -238,7 +289,8 @@ impl World {
         node.frozen = false;
         node.deferred.clear();
         let boot = node.boot;
-        let takes = lasts(&mut self.rng);
+        // The parent mostly starts it again at once.
+        let takes = if self.rng.chance(500) { self.rng.between(20 * MS, 300 * MS) } else { lasts(&mut self.rng) };
         self.push_in(takes, Happening::AgentStarts { node: n, boot });
         self.say(|w| format!("{}: agent is killed", w.names[n]));
     }
@@ -340,6 +392,7 @@ impl World {
         }
         if times > 0 && self.now < self.faults.until {
             if !cut {
+                self.faults.struck += 1;
                 links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
             }
             let after = self.rng.between(1500 * MS, 4 * SECOND);

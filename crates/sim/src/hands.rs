@@ -3,6 +3,7 @@
 
 use backstay_model::{InstanceState, ListenerName, RoleKey, ServiceId, Token};
 
+use crate::agent::SOON;
 use crate::clock::MS;
 use crate::mutant::Mutant;
 use crate::node::Instance;
@@ -42,7 +43,7 @@ impl World {
         }
         if boottime < instance.retry_at {
             let wait = self.nodes[n].clock.stretch(instance.retry_at - boottime);
-            return self.wake_in(n, wait.max(11 * MS));
+            return self.wake_in(n, wait.max(SOON + 1));
         }
         let held = role.and_then(|role| self.nodes[n].agent.as_ref()?.holds[role]);
         let until = held.map(|(_, until)| until);

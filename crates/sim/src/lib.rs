@@ -75,6 +75,8 @@ pub struct RunReport {
     pub goals: u64,
     /// Faults that struck.
     pub faults: u64,
+    /// Moves of exclusive roles, first placements included.
+    pub moves: u64,
     /// The newest lines of the trace, if they were asked for.
     pub trace: Vec<String>,
 }
@@ -103,6 +105,7 @@ pub fn run(seed: u64, options: &Options) -> RunReport {
         passed: world.violation.is_none(),
         goals: world.in_force.map_or(0, |index| world.goals[index].goal.generation.0),
         faults: world.faults.struck,
+        moves: world.checks.changes.moves,
         trace: world.take_trace(),
         violation: world.violation,
     }
@@ -184,3 +187,6 @@ pub fn mutants(seeds_max: u64) -> Vec<(Mutant, Option<u64>)> {
     };
     Mutant::all().iter().map(|mutant| (*mutant, caught(mutant))).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! What travels between nodes.
 
 use backstay_model::Observation;
+use backstay_model::Token;
 use backstay_model::memory::{Answer, Command};
-use backstay_model::{Generation, Token};
 
 /// What a node wanted when it proposed something; it comes back with the answer.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub(crate) enum Context {
     /// Become coordinator.
     Claim { session: u64, token: Token, sent: Sent },
     /// Adopt a goal.
-    Adopt { generation: Generation },
+    Adopt,
 }
 
 /// When something was sent, on the sender's clocks.

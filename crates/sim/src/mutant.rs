@@ -35,6 +35,12 @@ pub enum Mutant {
     WallClock,
     /// A renewal that is answered after its deadline still starts what was stopped.
     LateAnswerCounts,
+    /// An agent acts on an older goal than it has obeyed before.
+    OldGoalObeyed,
+    /// An agent that starts again still holds the coordinator's grant, and does not decide because it forgot that.
+    RestartedIdle,
+    /// An agent vouches for a role however long its proof of life is overdue.
+    VouchesBlindly,
 }
 
 impl Mutant {
@@ -57,6 +63,9 @@ impl Mutant {
             Self::ExpireBlindly,
             Self::WallClock,
             Self::LateAnswerCounts,
+            Self::OldGoalObeyed,
+            Self::RestartedIdle,
+            Self::VouchesBlindly,
         ]
     }
 
@@ -79,6 +88,9 @@ impl Mutant {
             Self::ExpireBlindly => "expire-blindly",
             Self::WallClock => "wall-clock",
             Self::LateAnswerCounts => "late-answer-counts",
+            Self::OldGoalObeyed => "old-goal-obeyed",
+            Self::RestartedIdle => "restarted-idle",
+            Self::VouchesBlindly => "vouches-blindly",
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Network {
 /// Delay of a message on a quiet network, in nanoseconds.
 pub(crate) const DELAY_QUIET: u64 = 3 * MS;
 const DELAY_LEAST: u64 = MS / 10;
+/// How long TCP waits before it sends again what was not acknowledged, at least.
+const SENT_AGAIN_AFTER: u64 = 200 * MS;
 /// Delay between two processes of one machine.
 const DELAY_LOCAL: u64 = MS / 20;
 
@@ -63,9 +65,13 @@ impl Network {
         if from == to {
             return Passage::Arrives(DELAY_LOCAL);
         }
-        if !self.open(from, to) || rng.chance(self.loss_permille) {
-            return Passage::Lost;
+        let delay = rng.between(DELAY_LEAST, self.delay_max);
+        match () {
+            () if !self.open(from, to) => Passage::Lost,
+            () if !rng.chance(self.loss_permille) => Passage::Arrives(delay),
+            // Lost once, it is sent again; lost twice, whoever asked has given up.
+            () if !rng.chance(self.loss_permille) => Passage::Arrives(delay + SENT_AGAIN_AFTER),
+            () => Passage::Lost,
         }
-        Passage::Arrives(rng.between(DELAY_LEAST, self.delay_max))
     }
 }

@@ -2,7 +2,7 @@
 
 use backstay_model::InstanceState;
 
-use crate::checks::redundancy;
+use crate::checks::{proof, redundancy};
 use crate::world::{Happening, WATCH_EVERY, World};
 
 impl World {
@@ -21,6 +21,12 @@ impl World {
             self.checks.leases.acts(actor.node, actor.role, reading, &self.keys[actor.role]).err()
         });
         self.judge(late.map_or(Ok(()), Err));
+        let unproven = self.checks.exclusivity.acting(self.now).find_map(|actor| {
+            let node = &self.nodes[actor.node];
+            let since = node.instances.iter().find(|instance| instance.id == actor.id)?.hung_since?;
+            proof::of_life(since, node.clock.reading(self.now), &self.keys[actor.role]).err()
+        });
+        self.judge(unproven.map_or(Ok(()), Err));
     }
 
     /// What is still missing for redundancy to be whole.

@@ -83,6 +83,8 @@ pub(crate) struct Proposed {
     pub(crate) answered: Vec<Subject>,
     /// Nodes with a session that had said nothing of late.
     pub(crate) silent: BTreeSet<NodeName>,
+    /// Nodes that an operator drained.
+    pub(crate) drained: BTreeSet<NodeName>,
     /// Live sessions, as the store had them when it was decided.
     pub(crate) sessions: BTreeMap<NodeName, u64>,
 }

@@ -4,6 +4,7 @@ pub(crate) mod changes;
 pub(crate) mod exclusivity;
 pub(crate) mod leases;
 pub(crate) mod order;
+pub(crate) mod proof;
 pub(crate) mod redundancy;
 pub(crate) mod silence;
 

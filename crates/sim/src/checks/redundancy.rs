@@ -1,7 +1,10 @@
 //! Redundancy returns: once faults have ended, every service has the instances of its model, every role its holder.
 
-use backstay_model::{InstanceState, Role, RoleKey};
+use std::collections::BTreeSet;
+
+use backstay_model::{DomainLevel, InstanceState, NodeName, Role, RoleKey};
 use backstay_planner::{wanted, wanted_active};
+use backstay_spec::{NodeSpec, ServiceSpec};
 
 use crate::world::World;
 
@@ -14,7 +17,7 @@ pub(crate) fn missing(world: &World) -> Option<String> {
             return Some(format!("{id} is not in the goal"));
         };
         let placed = service.instances.len();
-        if placed != (wanted(declared) as usize).min(world.names.len()) {
+        if placed != placeable(world, declared) {
             return Some(format!("{id} has {placed} instances"));
         }
         let active = service.instances.values().filter(|i| i.role == Role::Active).count();
@@ -50,7 +53,19 @@ pub(crate) fn missing(world: &World) -> Option<String> {
     None
 }
 
-fn unheld(world: &World, role: &RoleKey, holder: Option<&backstay_model::NodeName>) -> Option<String> {
+/// How many instances the model asks for and the domains allow; what the load itself needs may double up.
+fn placeable(world: &World, service: &ServiceSpec) -> usize {
+    let carriers: Vec<_> = world.spec.nodes.iter().filter(|(_, node)| !node.witness).collect();
+    let domain = |(name, node): &(&NodeName, &NodeSpec)| match (service.spread, &node.rack) {
+        (DomainLevel::Rack, Some(rack)) => rack.clone(),
+        _ => name.0.clone(),
+    };
+    let domains: BTreeSet<String> = carriers.iter().map(domain).collect();
+    let apart = (wanted(service) as usize).min(domains.len());
+    apart.max((service.need as usize).min(carriers.len()))
+}
+
+fn unheld(world: &World, role: &RoleKey, holder: Option<&NodeName>) -> Option<String> {
     let index = world.roles.iter().position(|known| known == role)?;
     let granted = world.grant_in_store(index).map(|grant| grant.holder);
     match holder {

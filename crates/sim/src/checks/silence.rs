@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backstay_model::memory::Memory;
 use backstay_model::reason::MoveCause;
-use backstay_model::{Goal, NodeName, Reason, RoleKey};
+use backstay_model::{Goal, NodeName, Reason, RoleKey, Subject};
 
 use crate::clock::SECOND;
 use crate::coordinator::exclusive_roles;
@@ -33,6 +33,17 @@ impl Silence {
             })
         };
         for reason in &made.reasons {
+            if let Reason::ChoiceEnded { subject, node } = reason
+                && !made.answered.contains(subject)
+                && !made.drained.contains(node)
+                && made.silent.contains(node)
+                && still_placed(&made.goal, subject, node)
+                && lives(node)
+            {
+                return Err(format!(
+                    "the choice of {node} for {subject} was forgotten, and only silence was known of it"
+                ));
+            }
             if let Reason::NodeLost { node } = reason
                 && lives(node)
             {
@@ -53,6 +64,13 @@ impl Silence {
             }
         }
         Ok(())
+    }
+}
+
+fn still_placed(goal: &Goal, subject: &Subject, node: &NodeName) -> bool {
+    match subject {
+        Subject::Service(id) => goal.services.get(id).is_some_and(|service| service.instances.contains_key(node)),
+        _ => true,
     }
 }
 
