@@ -1,5 +1,7 @@
 //! `status`: how the cluster is, on one screen, trouble first.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::cli::StateArgs;
@@ -58,11 +60,22 @@ fn first_line(status: &Value) -> String {
 
 fn sentences(status: &Value, field: &str, before: &str, most: usize) -> Vec<String> {
     let all: Vec<_> = items(status, field).iter().filter_map(Value::as_str).collect();
-    let mut lines: Vec<_> = all.iter().take(most).map(|sentence| format!("{before}{sentence}")).collect();
+    let mut lines: Vec<_> = all.iter().take(most).flat_map(|sentence| wrapped(before, sentence)).collect();
     if all.len() > most {
         lines.push(format!("{before}{} more, see --json", all.len() - most));
     }
     lines
+}
+
+/// A sentence on at most two lines; the rest is in `--json`.
+fn wrapped(before: &str, sentence: &str) -> Vec<String> {
+    let room = COLUMNS - before.chars().count();
+    if sentence.chars().count() <= room {
+        return vec![format!("{before}{sentence}")];
+    }
+    let cut = sentence.char_indices().take(room).filter(|(_, c)| *c == ' ').last().map(|(at, _)| at);
+    let (first, rest) = sentence.split_at(cut.unwrap_or_else(|| sentence.floor_char_boundary(room)));
+    vec![format!("{before}{first}"), format!("{:indent$}{}", "", rest.trim_start(), indent = before.chars().count())]
 }
 
 /// A heading and rows, those that need a look first.
@@ -102,16 +115,29 @@ fn fit(lists: &mut [List], rows: usize) {
 fn nodes(status: &Value) -> List {
     let rows = items(status, "nodes").iter().map(|node| {
         let seen = node["seen_ms"].as_u64();
-        let roles: Vec<_> = items(node, "roles").iter().filter_map(Value::as_str).collect();
+        let roles = roles(node);
         let voter = if node["voter"].as_bool().unwrap_or(false) { "votes" } else { "" };
         let seen_text = seen.map_or_else(|| "never".to_owned(), age_text);
-        let roles = if roles.is_empty() { "-".to_owned() } else { roles.join(", ") };
         (
             seen.is_some_and(|ms| ms < SEEN_LATELY_MS),
             format!("{:<14}{seen_text:<8}{voter:<7}{roles}", text(node, "name")),
         )
     });
     List::new("nodes", format!("{:<14}{:<8}{:<7}ROLES", "NODE", "SEEN", "VOTER"), rows.collect())
+}
+
+/// What is held in words, the rest as counts: the services below say which.
+fn roles(node: &Value) -> String {
+    let mut parts = Vec::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for role in items(node, "roles").iter().filter_map(Value::as_str) {
+        match role.rsplit_once(' ') {
+            Some((_, kind)) if kind != "primary" => *counts.entry(kind).or_default() += 1,
+            _ => parts.push(role.to_owned()),
+        }
+    }
+    parts.extend(counts.into_iter().map(|(kind, n)| format!("{n} {kind}")));
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }
 
 /// A node not seen for longer is worth a look.
@@ -185,7 +211,7 @@ mod tests {
         json!({
             "cluster": "shop", "health": "degraded", "quorum": true, "coordinator": "db1", "age_ms": 250,
             "nodes": nodes, "services": services, "listeners": [{ "name": "front", "vip_holder": "db2", "backends_up": 2 }],
-            "next": "backstay explain db7", "trouble": vec!["db7 was not seen for 41 s"; 6],
+            "next": "backstay explain db7", "trouble": vec!["db7 was not seen for 41 s: its machine, its network or its agent may be down; look there first"; 6],
         })
     }
 
@@ -194,13 +220,21 @@ mod tests {
         for nodes in [1, 3, 20] {
             let screen = screen(&large(nodes));
             let lines: Vec<_> = screen.lines().collect();
-            assert!(lines.len() < ROWS, "{screen}");
+            assert!(lines.len() <= ROWS, "{screen}");
             assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{screen}");
             assert!(lines[0].contains("DEGRADED") && lines[0].contains("backstay explain db7"), "{screen}");
             assert!(lines[1].contains("db7 was not seen"), "{screen}");
             assert!(screen.contains("front         db2"), "{screen}");
         }
         assert!(screen(&large(20)).contains("\ndb7           41 s"), "a node that needs a look is never left out");
+    }
+
+    #[test]
+    fn what_a_node_holds_is_named_and_the_rest_counted() {
+        let node =
+            json!({ "roles": ["coordinator", "app.till primary", "app.web active", "app.api active", "app.x spare"] });
+        assert_eq!(roles(&node), "coordinator, app.till primary, 2 active, 1 spare");
+        assert_eq!(roles(&json!({})), "-");
     }
 
     #[test]

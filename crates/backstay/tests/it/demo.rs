@@ -91,7 +91,7 @@ fn a_command_must_learn_its_port() {
 
 #[test]
 fn only_a_demo_can_be_stopped() {
-    let temp = crate::TempDir::new();
+    let temp = crate::TempDir::create();
     let output = backstay().args(["demo", "--stop"]).arg(temp.path()).output().expect("the program starts");
     assert_eq!(output.status.code(), Some(2));
     assert!(temp.path().exists(), "a directory that is no demo is left alone");

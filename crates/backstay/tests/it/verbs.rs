@@ -15,7 +15,7 @@ port = 3000
 
 #[test]
 fn config_check_says_everything_wrong_at_its_place() {
-    let temp = TempDir::new();
+    let temp = TempDir::create();
     let good = temp.file("good.toml", GOOD);
     for args in [["config", "check", &good, "--json"].as_slice(), &["config", "check", "-c", &good, "--json"]] {
         let (answer, code) = json(args);
@@ -38,7 +38,7 @@ fn config_check_says_everything_wrong_at_its_place() {
 
 #[test]
 fn what_a_build_cannot_run_warns_when_checked_and_is_refused_when_run() {
-    let temp = TempDir::new();
+    let temp = TempDir::create();
     let file = temp.file("later.toml", &format!("{GOOD}\n[postgres.main]\n"));
     let (answer, code) = json(&["config", "check", &file, "--json"]);
     assert_eq!((code, &answer["ok"]), (0, &json!(true)), "{answer}");
@@ -62,7 +62,7 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn fmt_lays_out_once_and_then_leaves_alone() {
-    let temp = TempDir::new();
+    let temp = TempDir::create();
     let file = temp.file("f.toml", &GOOD.replace("port = 3000", "port    =   3000 # kept"));
     assert_eq!(json(&["config", "fmt", &file, "--check", "--json"]).1, 3);
     assert_eq!(json(&["config", "fmt", &file, "--json"]).0["changed"], json!(true));
@@ -82,7 +82,7 @@ fn schema_is_a_json_schema() {
 
 #[test]
 fn init_prints_a_file_that_init_takes() {
-    let temp = TempDir::new();
+    let temp = TempDir::create();
     let printed = run(&["init", "10.0.0.1", "10.0.0.2", "10.0.0.3", "--cluster", "mill"]);
     assert!(printed.status.success());
     let file = temp.file("c.toml", &String::from_utf8(printed.stdout).expect("UTF-8"));
@@ -147,7 +147,7 @@ fn bad_usage_ends_with_2_and_a_suggestion() {
 
 #[test]
 fn without_an_agent_every_question_says_where_it_looked() {
-    let temp = TempDir::new();
+    let temp = TempDir::create();
     let state = temp.path().display().to_string();
     let good = temp.file("good.toml", GOOD);
     let questions: [&[&str]; 7] = [
@@ -179,7 +179,7 @@ fn a_state_directory_whose_socket_could_not_be_bound_is_refused_by_name() {
 
 #[test]
 fn an_agent_without_an_identity_is_not_started_again_and_again() {
-    let temp = TempDir::new();
+    let temp = TempDir::create();
     let file = temp.file("good.toml", GOOD);
     let state = temp.path().join("state").display().to_string();
     let output = run(&["agent", "-c", &file, "--node", "n1", "--state", &state]);

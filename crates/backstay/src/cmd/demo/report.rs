@@ -39,6 +39,8 @@ pub struct Fault {
 pub struct TargetSeen {
     /// For people.
     pub name: String,
+    /// What the promise is about: `balanced`, or what may be away for longer.
+    pub kind: &'static str,
     /// The longest time without a success.
     pub outage: Duration,
     /// What was promised.
@@ -62,34 +64,49 @@ impl Report {
         })
     }
 
-    /// The verdict, for people.
+    /// The verdict, for people: a row for each kind of promise within each fault.
     pub fn text(&self) -> String {
         let mut text =
-            format!("{:<15}{:>9}  {:>9}  {:>6}  {:>7}\n", "FAULT", "OUTAGE", "PROMISED", "FAILED", "OVERLAP");
+            format!("{:<15}{:<21}{:>8}  {:>8}  {:>6}\n", "FAULT", "SEEN BY CLIENTS OF", "OUTAGE", "PROMISED", "FAILED");
         for fault in &self.faults {
-            let worst = fault.worst();
-            text.push_str(&format!(
-                "{:<15}{:>6} ms  {:>6} ms  {:>6}  {:>4} ms\n",
-                fault.name,
-                worst.outage.as_millis(),
-                worst.promised.as_millis(),
-                fault.failed,
-                fault.overlap.as_millis(),
-            ));
+            let mut name = fault.name;
+            for kind in fault.kinds() {
+                let of_kind = || fault.seen.iter().filter(|seen| seen.kind == kind);
+                let longest = |of: fn(&TargetSeen) -> Duration| of_kind().map(of).max().unwrap_or_default().as_millis();
+                let failed: u64 = of_kind().map(|seen| seen.failed).sum();
+                let (outage, promised) = (longest(|seen| seen.outage), longest(|seen| seen.promised));
+                text.push_str(&format!("{name:<15}{kind:<21}{outage:>5} ms  {promised:>5} ms  {failed:>6}\n"));
+                name = "";
+            }
             for broken in fault.broken() {
                 text.push_str(&format!("  BROKEN  {broken}\n"));
             }
         }
+        let overlap: Duration = self.faults.iter().map(|fault| fault.overlap).sum();
         let verdict = if self.passed() { "PASSED" } else { "FAILED" };
         text.push_str(&format!(
-            "{verdict}  {} requests, {} failed at the client, {} retried by a balancer",
-            self.sent, self.failed, self.retried
+            "{verdict}  {} requests, {} failed, {} retried by a balancer; two tills at once for {} ms",
+            self.sent,
+            self.failed,
+            self.retried,
+            millis_rounded_up(overlap)
         ));
         text
     }
 }
 
 impl Fault {
+    /// Kinds of promises, in the order of the targets.
+    fn kinds(&self) -> Vec<&'static str> {
+        let mut kinds: Vec<&'static str> = Vec::new();
+        for seen in &self.seen {
+            if !kinds.contains(&seen.kind) {
+                kinds.push(seen.kind);
+            }
+        }
+        kinds
+    }
+
     /// Sentences about promises that did not hold.
     pub fn broken(&self) -> Vec<String> {
         let mut broken: Vec<_> = self.missed.iter().cloned().collect();
@@ -120,6 +137,7 @@ impl Fault {
         let longest = self.seen.iter().max_by_key(|seen| seen.outage);
         broken.or(longest).cloned().unwrap_or(TargetSeen {
             name: String::new(),
+            kind: "",
             outage: Duration::ZERO,
             promised: Duration::ZERO,
             failed: 0,
@@ -134,6 +152,7 @@ impl Fault {
             .map(|seen| {
                 json!({
                     "name": seen.name,
+                    "kind": seen.kind,
                     "outage_ms": millis(seen.outage),
                     "promised_ms": millis(seen.promised),
                     "failed": seen.failed,
@@ -145,12 +164,16 @@ impl Fault {
             "outage_ms": millis(worst.outage),
             "promised_ms": millis(worst.promised),
             "failed": self.failed,
-            // Rounded up: an overlap of any length is never shown as none.
-            "role_overlap_ms": u64::try_from(self.overlap.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX),
+            "role_overlap_ms": millis_rounded_up(self.overlap),
             "targets": targets,
             "broken": self.broken(),
         })
     }
+}
+
+/// An overlap of any length is never shown as none.
+fn millis_rounded_up(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -164,6 +187,7 @@ mod tests {
     fn fault(outage_ms: u64, failed: u64, none_may_fail: bool, overlap_us: u64) -> Fault {
         let seen = |name: &str, outage, promised| TargetSeen {
             name: name.to_owned(),
+            kind: "balanced",
             outage: Duration::from_millis(outage),
             promised: Duration::from_millis(promised),
             failed: 0,

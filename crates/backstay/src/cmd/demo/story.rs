@@ -30,14 +30,15 @@ const PAUSE: Duration = Duration::from_millis(800);
 /// How often is looked whether what is waited for has come.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A balanced service while one of its instances or nodes dies; DESIGN: ejected within 1 s.
-const BALANCED: Duration = Duration::from_millis(1000);
+/// What is promised to the clients of one kind of target.
+type Promise = (&'static str, Duration);
+/// A balanced service while one of its instances or nodes dies: what died is ejected within 1 s.
+const BALANCED: Promise = ("balanced services", Duration::from_millis(1000));
 /// An exclusive role or an address whose node dies: lease of 3 s × 1.01 + 50 ms + 0.5 s, and the start of the program.
-const EXCLUSIVE: Duration = Duration::from_millis(4000);
-/// A planned move: new connections wait for less than 1 s; where the program is stopped here and started there, for its
-/// start and first check on top.
-const PLANNED: Duration = Duration::from_millis(1000);
-const PLANNED_WITH_START: Duration = Duration::from_millis(2000);
+const EXCLUSIVE: Promise = ("the address, app.till", Duration::from_millis(4000));
+/// A planned move of an exclusive role: new connections wait for less than 1 s, and for the start and first check of the
+/// program, which is stopped here before it is started there.
+const PLANNED: Promise = ("app.till", Duration::from_millis(2000));
 
 /// The demo while it runs.
 pub struct Story {
@@ -240,7 +241,7 @@ impl Story {
             self.say(&format!("app.till and app.web are back on {main}"));
         }
         self.pause();
-        let promise = |target: &Target| if target.service == "till" { PLANNED_WITH_START } else { PLANNED };
+        let promise = |target: &Target| if target.service == "till" { PLANNED } else { BALANCED };
         Ok(self.measured("failback", from, missed.err(), true, &promise))
     }
 
@@ -251,15 +252,13 @@ impl Story {
         from: Duration,
         missed: Option<String>,
         none_may_fail: bool,
-        promise: &dyn Fn(&Target) -> Duration,
+        promise: &dyn Fn(&Target) -> Promise,
     ) -> Fault {
         let to = clock::boottime();
         let seen = self.load.as_ref().map_or_else(Vec::new, |load| load.seen(from, to));
-        let targets = seen.iter().map(|(target, seen)| TargetSeen {
-            name: target.name(),
-            outage: seen.outage,
-            promised: promise(target),
-            failed: seen.failed,
+        let targets = seen.iter().map(|(target, seen)| {
+            let (kind, promised) = promise(target);
+            TargetSeen { name: target.name(), kind, outage: seen.outage, promised, failed: seen.failed }
         });
         let overlap = journal::overlap(&self.stage.journal(), from, to);
         let missed =
