@@ -44,6 +44,11 @@ pub fn run(args: &DemoArgs, output: Output) -> Answer {
         Ok(report) => report,
         Err(mut failure) => {
             failure.message.push_str(&format!("\n{}", stage.last_words().trim_end()));
+            if !args.command.is_empty() {
+                let help =
+                    "the command must stay in the foreground and listen on {addr}, or on all addresses, at {port}";
+                failure = failure.with_help(help);
+            }
             stage.clear();
             return Err(failure);
         }
