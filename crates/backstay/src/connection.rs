@@ -22,7 +22,7 @@ const CONFLICT: u16 = 409;
 const UNPROCESSABLE: u16 = 422;
 const UNAVAILABLE: u16 = 503;
 /// The code of an error whose effect may or may not have happened.
-const OUTCOME_UNKNOWN: &str = "unknown";
+const OUTCOME_UNKNOWN: &str = "unknown-outcome";
 
 /// The agent that keeps its state in one directory.
 #[derive(Debug)]
@@ -99,4 +99,36 @@ fn refusal(status: u16, message: &str, answer: &Value) -> Failure {
         failure.fields.insert("errors".to_owned(), errors.clone());
     }
     failure
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> Exit {
+        let answer = json!({ "error": { "code": code, "message": "why", "help": "what next" } });
+        let failure = refusal(status, "raw", &answer);
+        assert_eq!((failure.message.as_str(), failure.help.as_deref()), ("why", Some("what next")));
+        failure.exit
+    }
+
+    #[test]
+    fn refusals_become_exit_codes() {
+        assert_eq!(refused(409, "hash-moved"), Exit::Refused);
+        assert_eq!(refused(422, "bad-file"), Exit::Usage);
+        assert_eq!(refused(503, "no-quorum"), Exit::Outage);
+        assert_eq!(refused(503, "unknown-outcome"), Exit::ResultUnknown);
+        assert_eq!(refused(500, "internal"), Exit::Unexpected);
+    }
+
+    #[test]
+    fn a_change_that_got_no_answer_is_unknown_and_a_question_only_failed() {
+        let lost = ApiError::Timeout { path: "/s".into(), waited: Duration::from_secs(1) };
+        assert_eq!(failure(&lost, true).exit, Exit::Unexpected);
+        assert_eq!(failure(&lost, false).exit, Exit::ResultUnknown);
+        let nobody = ApiError::NoAgent { path: "/s".into() };
+        assert_eq!(failure(&nobody, false).exit, Exit::Unexpected, "nothing was sent, so nothing happened");
+    }
 }

@@ -14,7 +14,7 @@ use crate::backstay;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Processes that name the directory in their environment or command line.
-fn processes_of(dir: &Path) -> Vec<String> {
+pub fn processes_of(dir: &Path) -> Vec<String> {
     let needle = dir.as_os_str().as_bytes();
     let holds = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
     let entries = std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod demo;
+mod live;
 mod verbs;
 
 use std::path::{Path, PathBuf};
