@@ -251,3 +251,15 @@ fn schema_and_reference_name_every_key() {
         assert!(page.contains(name), "{name}");
     }
 }
+
+/// The reference is written from the parser's own table of keys: `BACKSTAY_BLESS=1` writes it anew.
+#[test]
+fn the_reference_is_fresh() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/config.md");
+    let text = backstay_spec::reference_markdown();
+    if std::env::var_os("BACKSTAY_BLESS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap();
+    assert!(written == text, "docs/reference/config.md is stale: run BACKSTAY_BLESS=1 cargo test -p backstay-spec");
+}
