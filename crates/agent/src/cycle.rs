@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use backstay_coord::Store;
 use backstay_failover::{Hold, Local, next_steps};
-use backstay_model::memory::{Compare, Op, Txn};
 use backstay_model::{
     AddressState, Grant, Health, InstanceState, Instant, ListenerName, NodeName, Observation, RoleKey, ServiceId, Step,
     Token,
@@ -18,8 +17,9 @@ use backstay_spec::{Spec, Workload};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::cluster::{GOAL_KEY, Reading, encode};
+use crate::cluster::Reading;
 use crate::forward::{Forwarding, Wish};
+use crate::grants::Grants;
 use crate::instance::{Instance, InstanceConfig, Order};
 use crate::report::Seen;
 use crate::routes::Routing;
@@ -29,8 +29,6 @@ use crate::session::{Holding, LEASE, Taken};
 const TURN_EVERY: Duration = Duration::from_millis(100);
 /// An address that could not be bound for this long is said to have failed; shorter is its old holder still closing it.
 const BIND_WITHIN: Duration = Duration::from_secs(3);
-/// A grant that was not taken is tried again after this long.
-const TAKE_AGAIN: Duration = Duration::from_millis(200);
 
 /// Everything the cycle needs.
 pub struct Cycle {
@@ -67,21 +65,21 @@ pub struct Cycle {
 }
 
 /// What the cycle remembers from turn to turn.
-#[derive(Default)]
 struct Hands {
     instances: BTreeMap<ServiceId, Instance>,
     addresses: BTreeMap<ListenerName, Token>,
-    tried: BTreeMap<RoleKey, Instant>,
+    grants: Grants,
     /// What an earlier agent held is held again, or can no longer be: tables may be sent.
     settled: bool,
-    dirty: Option<mpsc::Sender<()>>,
+    dirty: mpsc::Sender<()>,
 }
 
 impl Cycle {
     /// Turns for as long as the agent lives.
     pub async fn run(mut self) {
         let (dirty, mut news) = mpsc::channel(1);
-        let mut hands = Hands { dirty: Some(dirty), ..Hands::default() };
+        let grants = Grants::new(self.node.clone(), self.store.clone(), self.taken.clone());
+        let mut hands = Hands { instances: BTreeMap::new(), addresses: BTreeMap::new(), grants, settled: false, dirty };
         let started = clock::now();
         loop {
             tokio::select! {
@@ -99,7 +97,7 @@ impl Cycle {
                 let seen = self.observe(&hands, &reading, &holding, &file.spec);
                 self.prove(&seen, &reading);
                 self.tell(&seen);
-                self.act(&mut hands, &reading, &holding, &seen).await;
+                self.act(&mut hands, &reading, &holding, &seen);
                 hands.settled = hands.settled || self.is_settled(&reading, &holding, started);
                 if hands.settled {
                     self.route(&hands, &reading, &holding, &file.spec, &seen);
@@ -142,9 +140,7 @@ impl Cycle {
             }
             // What the file says anew holds from the next start on; a running program is left alone.
             let instance = Instance::look_after(config);
-            if let Some(dirty) = hands.dirty.clone() {
-                tokio::spawn(pass_on(instance.seen.clone(), dirty));
-            }
+            tokio::spawn(pass_on(instance.seen.clone(), hands.dirty.clone()));
             hands.instances.insert(service.id.clone(), instance);
         }
         hands.instances.retain(|id, instance| {
@@ -243,7 +239,7 @@ impl Cycle {
         });
     }
 
-    async fn act(&self, hands: &mut Hands, reading: &Reading, holding: &Holding, seen: &Observation) {
+    fn act(&self, hands: &mut Hands, reading: &Reading, holding: &Holding, seen: &Observation) {
         let now = clock::now();
         let Some(session) = holding.session else { return };
         let grants = reading.grants_only();
@@ -252,8 +248,8 @@ impl Cycle {
         let local = Local { node: &self.node, session, grants: &grants, seen, runs_until: &runs_until };
         for step in next_steps(&reading.goal, &local) {
             match step {
-                Step::TakeGrant { role, token } => self.take(hands, reading, session, role, token).await,
-                Step::ReleaseGrant { role, token } => self.release(reading, &role, token).await,
+                Step::TakeGrant { role, token } => hands.grants.take(reading, session, role, token),
+                Step::ReleaseGrant { role, token } => hands.grants.release(reading, role, token),
                 Step::Start { service, role, token, generation } => {
                     hands.order(&service, Order::Run { role, token, generation });
                 }
@@ -261,44 +257,6 @@ impl Cycle {
                 Step::Bind { listener, token } => drop(hands.addresses.insert(listener, token)),
                 Step::Unbind { listener } => drop(hands.addresses.remove(&listener)),
             }
-        }
-    }
-
-    /// Takes a grant if the role is free, our session alive and the goal still the one that names us.
-    async fn take(&self, hands: &mut Hands, reading: &Reading, session: u64, role: RoleKey, token: Token) {
-        let now = clock::now();
-        if hands.tried.get(&role).is_some_and(|at| now.since(*at) < TAKE_AGAIN) {
-            return;
-        }
-        hands.tried.insert(role.clone(), now);
-        let key = role.store_key();
-        let grant = Grant { holder: self.node.clone(), session, token };
-        let compares = vec![
-            Compare::Revision { key: key.clone(), revision: 0 },
-            Compare::Revision { key: GOAL_KEY.to_owned(), revision: reading.goal_revision },
-            Compare::SessionAlive { session },
-        ];
-        let put = Op::Put { key, value: encode(&grant), session: Some(session) };
-        let sent = clock::now();
-        match self.store.txn(Txn { compares, then: vec![put], otherwise: Vec::new() }).await {
-            Ok(reply) if reply.succeeded => {
-                tracing::info!(%role, %token, "grant taken");
-                drop(self.taken.send(Taken { role, token, sent }).await);
-            }
-            Ok(_) => tracing::debug!(%role, "grant not taken: something has changed"),
-            Err(error) => tracing::debug!(%role, %error, "grant not taken"),
-        }
-    }
-
-    async fn release(&self, reading: &Reading, role: &RoleKey, token: Token) {
-        let Some((_, revision)) = reading.grants.get(role) else { return };
-        let key = role.store_key();
-        let compares = vec![Compare::Revision { key: key.clone(), revision: *revision }];
-        let delete = Op::Delete { key };
-        match self.store.txn(Txn { compares, then: vec![delete], otherwise: Vec::new() }).await {
-            Ok(reply) if reply.succeeded => tracing::info!(%role, %token, "grant released"),
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%role, %error, "grant not released"),
         }
     }
 

@@ -102,7 +102,7 @@ impl Instance {
         let config = Arc::new(config);
         let (order, orders) = watch::channel(Order::Leave);
         let (until, deadlines) = watch::channel(None);
-        let (tell, seen) = watch::channel(nothing_there());
+        let (tell, seen) = watch::channel(not_looked_yet());
         let keeper = Keeper {
             config: config.clone(),
             orders,
@@ -116,20 +116,21 @@ impl Instance {
             containment: None,
             port: None,
             failures: Vec::new(),
-            state: InstanceState::Prepared,
+            state: InstanceState::Starting,
             trouble: None,
             healthy_since: None,
-            started: None,
+            started: Some(clock::now()),
             has_passed: false,
         };
         Self { order, until, seen, config, task: tokio::spawn(keeper.keep()) }
     }
 }
 
-/// An instance of which nothing runs.
-fn nothing_there() -> InstanceObservation {
+/// An instance that may run since before this agent: until its guard has been looked for, it must not be taken for
+/// stopped, or its grant would be released, or its traffic moved, while it serves.
+fn not_looked_yet() -> InstanceObservation {
     InstanceObservation {
-        state: InstanceState::Prepared,
+        state: InstanceState::Starting,
         health: Health::Unknown,
         endpoint: None,
         token: None,
@@ -195,19 +196,21 @@ impl Keeper {
         loop {
             match GuardHandle::adopt(&self.config.dir).await {
                 Ok(None) => return,
-                Ok(Some(guard)) => return self.take_over(guard).await,
-                Err(error) => {
-                    // Whatever is left must be known to be gone before anything is started here.
-                    self.fail(&error);
-                    tokio::time::sleep(CALL_AGAIN).await;
-                }
+                Ok(Some(guard)) => match guard.status().await {
+                    Err(error @ AppError::NoAnswer { .. }) => self.fail(&error),
+                    status => return self.take_over(guard, status),
+                },
+                // Whatever is left must be known to be gone before anything is started here.
+                Err(error) => self.fail(&error),
             }
+            tokio::time::sleep(CALL_AGAIN).await;
         }
     }
 
-    async fn take_over(&mut self, guard: GuardHandle) {
+    fn take_over(&mut self, guard: GuardHandle, status: Result<backstay_app::GuardStatus, AppError>) {
         self.port = self.remembered_port();
-        match guard.status().await {
+        self.trouble = None;
+        match status {
             Ok(status) if status.state != GuardState::Empty => {
                 let token = status.token.map(Generation);
                 self.under = Some((token, Generation(status.generation)));

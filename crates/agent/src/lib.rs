@@ -11,6 +11,7 @@ mod cluster;
 mod coordinator;
 mod cycle;
 mod forward;
+mod grants;
 pub mod identity;
 mod instance;
 pub mod local;
