@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backstay_model::{
-    Health, InstanceGoal, InstanceState, NodeName, Reason, Role, ServiceGoal, Subject,
+    Health, InstanceGoal, InstanceObservation, InstanceState, NodeName, Reason, Role, ServiceGoal, Subject,
     reason::{MoveCause, WhyNot},
 };
 use backstay_planner::wanted_active;
@@ -12,6 +12,9 @@ use backstay_spec::{Failback, ServiceSpec, SpareKind};
 use crate::decide::Draft;
 use crate::members::Members;
 use crate::view::View;
+
+/// An instance that was just made active may not be started yet, or not be seen started yet, for this long.
+const BEGIN_WITHIN: Duration = Duration::from_secs(3);
 
 /// How fit an instance is to carry traffic, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,18 +124,20 @@ fn fitness(view: &View<'_>, members: &Members, service: &ServiceSpec, node: &Nod
     match view.instance(node, &service.id) {
         None => Fitness::Ready,
         Some(seen) if seen.is_well() => Fitness::Well,
-        // Its first start is under way: no reason to hand its traffic to another that was a little quicker.
-        Some(seen)
-            if was_active
-                && seen.state == InstanceState::Starting
-                && seen.health != Health::Failing
-                && seen.failures == 0 =>
-        {
-            Fitness::Well
-        }
+        Some(seen) if was_active && begins(seen, view.goal_age) => Fitness::Well,
         Some(seen) if seen.state == InstanceState::Failed || seen.health == Health::Failing => Fitness::Sick,
         Some(_) => Fitness::Ready,
     }
+}
+
+/// Its first start is under way, or about to be: no reason to hand its traffic to another that was a little quicker.
+fn begins(seen: &InstanceObservation, goal_age: Duration) -> bool {
+    let starts = match seen.state {
+        InstanceState::Starting => seen.health != Health::Failing,
+        InstanceState::Prepared => goal_age < BEGIN_WITHIN,
+        _ => false,
+    };
+    starts && seen.failures == 0
 }
 
 /// The place of a preferred node that may be active: it already is, nobody is yet, or failback allows its return.
@@ -205,6 +210,9 @@ fn say_changes(
         let role = instance.role;
         match before.instances.get(node) {
             None => draft.because(Reason::Placed { service: id.clone(), node: node.clone(), role }),
+            Some(was) if was.leaving && !instance.leaving => {
+                draft.because(Reason::Placed { service: id.clone(), node: node.clone(), role });
+            }
             Some(was) if was.role != role => {
                 let cause = match () {
                     _ if after.chosen.as_ref() == Some(node) && before.chosen != after.chosen => MoveCause::Asked,

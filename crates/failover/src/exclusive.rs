@@ -51,7 +51,18 @@ pub(crate) fn revise_service(
         let seen = view.instance(node, &service.id);
         seen.is_some_and(|i| i.state == InstanceState::Failed && i.failures >= FAILURES_TO_MOVE)
     };
-    let candidates = candidates(draft, members, &subject, placed, |node| fails(node).then_some(WhyNot::Failing));
+    // What failed there and was then stopped has not been mended by that; only a window without failures clears it, or
+    // that nobody else is left.
+    let weary = |node: &NodeName| {
+        let seen = view.instance(node, &service.id);
+        seen.is_some_and(|i| i.failures >= FAILURES_TO_MOVE && !i.is_well())
+    };
+    let holder_is_here = before.primary.as_ref().and_then(|primary| primary.holder.as_ref());
+    let holder_is_here = holder_is_here.is_some_and(|holder| members.present(holder));
+    let fresh = |node: &NodeName| members.get(node).is_some_and(|member| member.unfit.is_none()) && !weary(node);
+    let avoid_weary = holder_is_here || placed.iter().any(fresh);
+    let trouble = |node: &NodeName| (fails(node) || (avoid_weary && weary(node))).then_some(WhyNot::Failing);
+    let candidates = candidates(draft, members, &subject, placed, trouble);
     let placed_here = |node: &NodeName| placed.contains(node);
     let chosen = choice(draft, view, members, &subject, before.chosen.as_ref(), &candidates, placed_here);
     let role_before = before.primary.clone().unwrap_or_default();
@@ -66,6 +77,8 @@ pub(crate) fn revise_service(
         Some(node) => candidates.contains(node).then(|| (node.clone(), MoveCause::Asked)),
         None => failback(draft, members, service, &subject, &role_before, &candidates),
     };
+    // A holder that its preferred successor displaces from the placement goes by failback, not because of the file.
+    let must_leave = must_leave.filter(|cause| *cause != MoveCause::NotAllowed || wanted.is_none());
     let grant = view.grants.get(&role);
     let contest = Contest { role, before: role_before, grant, candidates, must_leave, wanted };
     let after_role = contest.settle(draft, view, members);

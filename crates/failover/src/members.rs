@@ -83,6 +83,9 @@ impl Members {
                 }
             }
         }
+        // A newcomer takes the place of a standby, never of the holder: that moves by a decision of its own.
+        let primary = goal.and_then(|goal| goal.primary.as_ref());
+        pull.extend(primary.and_then(|primary| primary.holder.clone().or_else(|| primary.next.clone())));
         Demand { service, current, pull, reluctant, barred }
     }
 }
