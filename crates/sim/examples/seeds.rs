@@ -23,7 +23,7 @@ fn main() {
             most.iter().rev().take(12).for_each(|line| println!("{line:?}"));
         }
         Some("trace") => {
-            let report = run(number(1), &Options { trace_lines: 400, ..Options::default() });
+            let report = run(number(1), &Options { trace_lines: 5000, ..Options::default() });
             report.trace.iter().for_each(|line| println!("{line}"));
             println!("{:?}", report.violation);
         }

@@ -9,6 +9,7 @@ use backstay_model::{Fact, Goal, Instant, NodeName, Observation, Role, RoleGoal,
 
 use crate::clock::{MS, SECOND};
 use crate::cluster::LEASE;
+use crate::faults::Course;
 use crate::message::Context;
 use crate::mutant::Mutant;
 use crate::store::GOAL_KEY;
@@ -205,7 +206,8 @@ impl World {
             })
             .count() as u64;
         self.checks.changes.moved(moves);
-        let calm = if self.faults.mild { self.checks.changes.calm(&proposed.reasons) } else { Ok(()) };
+        let calm =
+            if self.faults.course == Course::Mild { self.checks.changes.calm(&proposed.reasons) } else { Ok(()) };
         for subject in &proposed.answered {
             self.switchovers.remove(subject);
         }

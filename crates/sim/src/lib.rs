@@ -21,6 +21,7 @@ mod cluster;
 mod coordinator;
 mod faults;
 mod hands;
+mod lone;
 mod message;
 mod mutant;
 mod network;

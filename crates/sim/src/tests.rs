@@ -2,14 +2,13 @@
 
 use super::*;
 
-/// Seeds that once showed a fault, and what it was.
-const REGRESSIONS: [(u64, &str); 6] = [
-    (4, "a switchover to the present holder made a goal without a reason"),
-    (10, "a chosen node that was silent for two seconds lost its choice"),
-    (46, "a session opened anew within its lease made a goal without a reason"),
-    (64, "a leader whose agent had started again never decided, because it still held the coordinator's grant"),
-    (78, "one agent's restart made a goal for nothing"),
-    (10_544, "an agent that had read nothing yet claimed to be coordinator under an old token"),
+/// Seeds that once showed a fault of the product, and what it was. A seed is a run of the simulator as it stands: when what
+/// it draws changes, the scenarios of `failover` keep the lesson and the seed here is found anew or goes.
+const REGRESSIONS: [(u64, &str); 4] = [
+    (4101, "a preferred newcomer pushed the holder out of the placement, and a third node took the role"),
+    (6838, "the same, where the file asks for two spares"),
+    (12_430, "a drained node that was wanted again kept its instance without a reason"),
+    (15_469, "a role that left a failing instance went back to it at once, because it was stopped and so not failed"),
 ];
 /// Every mutant must be caught within so many seeds.
 const MUTANT_SEEDS_MAX: u64 = 300;

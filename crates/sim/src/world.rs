@@ -9,6 +9,7 @@ use backstay_spec::Spec;
 use crate::checks::Checks;
 use crate::clock::{Clock, DRIFT_PPM_MAX, MS, SECOND};
 use crate::faults::{Fault, Faults};
+use crate::lone::Promise;
 use crate::message::Message;
 use crate::mutant::Mutant;
 use crate::network::{Network, Passage};
@@ -51,6 +52,8 @@ pub(crate) enum Happening {
     Mend(Fault),
     /// Clients act and checkers look.
     Watchers,
+    /// The time of a promise is up.
+    Due(Promise),
 }
 
 impl Happening {
@@ -263,6 +266,7 @@ impl World {
             Happening::Strike => self.strike(),
             Happening::Mend(fault) => self.mend(fault),
             Happening::Watchers => self.watchers(),
+            Happening::Due(promise) => self.due(&promise),
         }
     }
 

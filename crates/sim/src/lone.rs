@@ -1,0 +1,92 @@
+//! Runs with one fault and nothing else: what DESIGN §6 promises is then due, in true time.
+
+use backstay_model::{InstanceState, NodeName, RoleKey, Subject};
+
+use crate::clock::{MS, SECOND};
+use crate::world::{Happening, World};
+
+/// A lost node's roles act elsewhere: a lease, an election and a start, with room for clock rates.
+const AFTER_NODE_LOSS: u64 = 6 * SECOND;
+/// A crashed instance runs again: its first back-off and its start.
+const AFTER_CRASH: u64 = 1500 * MS;
+/// A planned move is done: a stop, two goals and a start.
+const AFTER_SWITCHOVER: u64 = 4 * SECOND;
+
+/// What must be true when the time is up.
+#[derive(Clone, Debug)]
+pub(crate) enum Promise {
+    /// Every exclusive role acts on a node that is there.
+    RolesAct,
+    /// The role acts on this node.
+    ActsOn { role: usize, node: usize },
+}
+
+impl World {
+    /// Strikes once, and notes what is then promised.
+    pub(crate) fn strike_alone(&mut self) {
+        let role = 1 + self.rng.index(self.roles.len() - 1);
+        let Some(holder) = self.grant_in_store(role).and_then(|grant| self.node_named(&grant.holder)) else { return };
+        self.faults.struck += 1;
+        let (promise, within) = match self.rng.below(3) {
+            0 => {
+                self.say(|w| format!("lone fault: {} is killed", w.names[holder]));
+                self.kill_node_until_healed(holder);
+                (Promise::RolesAct, AFTER_NODE_LOSS)
+            }
+            1 => {
+                let Some(service) = self.service_of_role(role) else { return };
+                self.say(|w| format!("lone fault: {} crashes on {}", w.services[service], w.names[holder]));
+                self.crash_instance(holder, service);
+                (Promise::ActsOn { role, node: holder }, AFTER_CRASH)
+            }
+            _ => {
+                let Some(target) = self.standby_of(role) else { return };
+                let RoleKey::Service(id) = self.roles[role].clone() else { return };
+                self.say(|w| format!("lone switchover of {id} to {}", w.names[target]));
+                self.switchovers.insert(Subject::Service(id), self.names[target].clone());
+                (Promise::ActsOn { role, node: target }, AFTER_SWITCHOVER)
+            }
+        };
+        self.push_in(within, Happening::Due(promise));
+    }
+
+    fn service_of_role(&self, role: usize) -> Option<usize> {
+        match &self.roles[role] {
+            RoleKey::Service(id) => self.services.iter().position(|known| known == id),
+            _ => None,
+        }
+    }
+
+    fn standby_of(&self, role: usize) -> Option<usize> {
+        let RoleKey::Service(id) = &self.roles[role] else { return None };
+        let service = self.goals[self.in_force?].goal.services.get(id)?;
+        let holder = service.primary.as_ref()?.holder.as_ref();
+        let standby: Option<&NodeName> = service.instances.keys().find(|node| Some(*node) != holder);
+        self.node_named(standby?)
+    }
+
+    /// The time of a promise is up.
+    pub(crate) fn due(&mut self, promise: &Promise) {
+        let acts = |role: usize, on: Option<usize>| {
+            let mut nodes = self.nodes.iter().enumerate().filter(|(n, node)| node.up && on.is_none_or(|on| on == *n));
+            nodes.any(|(_, node)| match self.service_of_role(role) {
+                Some(service) => node.instances[service].state == InstanceState::Running,
+                None => {
+                    let listener = role + self.listeners.len() - self.roles.len();
+                    node.addresses[listener].bound.is_some()
+                }
+            })
+        };
+        let verdict = match promise {
+            Promise::RolesAct => match (1..self.roles.len()).find(|role| !acts(*role, None)) {
+                Some(role) => Err(format!("{} s after its node was lost, {} acts nowhere", 6, self.roles[role])),
+                None => Ok(()),
+            },
+            Promise::ActsOn { role, node } if acts(*role, Some(*node)) => Ok(()),
+            Promise::ActsOn { role, node } => {
+                Err(format!("{} does not act on {} in the time promised", self.roles[*role], self.names[*node]))
+            }
+        };
+        self.judge(verdict);
+    }
+}
