@@ -6,4 +6,6 @@
 
 mod forms;
 mod killed;
+mod moved;
 mod rig;
+mod stopped;

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::processes::{self, Kind, MARK, Process};
-use super::{GENEROUS, Journal, wait};
+use super::{GENEROUS, Journal, sampler, wait};
 
 /// The names of the nodes.
 pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -46,7 +46,9 @@ impl Place {
         static SERIAL: AtomicU16 = AtomicU16::new(0);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let id = std::process::id();
-        let dir = PathBuf::from(format!("/tmp/bs-e2e-{id}-{test}-{serial}"));
+        // Short, because sockets' paths have a bound.
+        let parent = std::env::var_os("BACKSTAY_E2E_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+        let dir = parent.join(format!("bs-e2e-{id}-{test}-{serial}"));
         fs::create_dir(&dir).expect("a new directory");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("its mode");
         let net = (10 + test, 1 + (id % 250) as u8);
@@ -306,11 +308,6 @@ impl Cluster {
         found.unwrap_or_else(|| panic!("waited in vain on {node} for: {what}; status is {last:#}"))
     }
 
-    /// The node that holds an exclusive service, by a node's status.
-    pub fn holder(&self, asked: &str, service: &str) -> Option<String> {
-        holder_in(&self.status(asked), service)
-    }
-
     /// One process of a node.
     pub fn process(&self, node: &str, kind: Kind) -> Process {
         wait(&format!("a {kind:?} on {node}"), GENEROUS, || {
@@ -332,17 +329,15 @@ impl Cluster {
         processes::kill_all(&self.place.dir, Some(node));
     }
 
-    /// The nodes whose balancer listens on the floating address now.
-    pub fn bound_on(&self, address: SocketAddr) -> Vec<&'static str> {
-        let sockets = listening(address);
-        let on = |node: &&str| {
-            processes::of_kind(&self.place.dir, node, Kind::Balancer).iter().any(|process| {
-                let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
-                let mut open = open.filter_map(|entry| fs::read_link(entry.path()).ok());
-                open.any(|link| sockets.iter().any(|socket| link == Path::new(socket)))
-            })
-        };
-        NODES.into_iter().filter(on).collect()
+    /// The nodes whose balancer listens on this address now.
+    pub fn bound_on(&self, address: SocketAddr) -> Vec<String> {
+        sampler::bound(&self.balancers(), address)
+    }
+
+    /// The nodes' balancers.
+    pub fn balancers(&self) -> Vec<(String, u32)> {
+        let of = |node: &'static str| processes::of_kind(&self.place.dir, node, Kind::Balancer);
+        NODES.into_iter().flat_map(|node| of(node).into_iter().map(move |p| (node.to_owned(), p.pid))).collect()
     }
 
     fn last_words(&self) {
@@ -403,15 +398,4 @@ pub fn instance_in<'a>(status: &'a Value, service: &str, node: &str) -> Option<&
 pub fn vip_holder_in(status: &Value) -> Option<String> {
     let front = status["listeners"].as_array()?.iter().find(|found| found["name"] == "front")?;
     front["vip_holder"].as_str().map(str::to_owned)
-}
-
-/// The links under /proc/PID/fd of sockets that listen on an IPv4 address, by /proc/net/tcp.
-fn listening(address: SocketAddr) -> Vec<String> {
-    let IpAddr::V4(ip) = address.ip() else { return Vec::new() };
-    let wanted = format!("{:08X}:{:04X}", u32::from_le_bytes(ip.octets()), address.port());
-    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    const LISTEN: &str = "0A";
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let found = rows.filter(|row| row.len() > 9 && row[1] == wanted && row[3] == LISTEN);
-    found.map(|row| format!("socket:[{}]", row[9])).collect()
 }

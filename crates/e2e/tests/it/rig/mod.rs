@@ -4,13 +4,15 @@ pub mod cluster;
 pub mod journal;
 pub mod load;
 pub mod processes;
+pub mod sampler;
 
 use std::io::Write as _;
 use std::time::Duration;
 
-pub use cluster::{Cluster, Place, standard};
+pub use cluster::{Cluster, standard};
 pub use journal::Journal;
 pub use load::Load;
+pub use sampler::Sampler;
 
 /// The longest that anything which should happen within seconds may take on a busy machine.
 pub const GENEROUS: Duration = Duration::from_secs(40);

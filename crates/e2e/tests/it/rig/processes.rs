@@ -93,11 +93,6 @@ pub fn signal(pid: u32, dir: &Path, signal: Signal) -> bool {
     is_of(pid, dir, None) && pidfd_send_signal(&held, signal).is_ok()
 }
 
-/// Whether it runs: not gone, and not only its exit status left.
-pub fn runs(pid: u32) -> bool {
-    read(pid).is_some()
-}
-
 /// SIGKILL to everything of the cluster, or of one node, until nothing is left.
 pub fn kill_all(dir: &Path, node: Option<&str>) {
     let mut empty = 0;
