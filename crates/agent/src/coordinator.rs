@@ -4,7 +4,7 @@
 //! because every goal is one transaction that compares the coordinator's grant, the goal it follows and what it relied on:
 //! of two that believe they coordinate, at most one gets a goal adopted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use backstay_coord::{Store, StoreError};
 use backstay_failover::{Decision, View, decide};
 use backstay_model::memory::{Compare, Op, Txn};
 use backstay_model::picture::{Picture, Sighting};
-use backstay_model::{Fact, Goal, Grant, Instant, NodeName, Observation, Reason, RoleKey};
+use backstay_model::{Fact, Goal, Grant, Instant, NodeName, Observation, Reason, RoleKey, ServiceGoal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
@@ -96,7 +96,9 @@ impl Coordinator {
     /// Takes the grant when our voter leads; ends the term when it does not, or when another took the grant.
     async fn keep_term(&self, term: &mut Option<Term>, reading: &Reading) {
         let session = self.holding.borrow().session;
-        let (true, Some(session)) = (*self.leads.borrow(), session) else {
+        // Unread, the store would seem empty, and the grant would be taken under a token of the past.
+        let may_claim = *self.leads.borrow() && reading.read_at.is_some();
+        let (true, Some(session)) = (may_claim, session) else {
             *term = None;
             return;
         };
@@ -223,7 +225,7 @@ impl Coordinator {
         let mut ops = Vec::new();
         let goal = decision.goal.as_ref();
         if let Some(goal) = goal {
-            compares.extend(relied_on(&reading.goal, goal));
+            compares.extend(relied_on(reading, goal));
             ops.push(Op::Put { key: GOAL_KEY.to_owned(), value: encode(goal), session: None });
         }
         for subject in &decision.answered {
@@ -296,22 +298,26 @@ impl Coordinator {
     }
 }
 
-/// What a goal rests on: a role that gets a new holder must be free at the moment the goal is adopted.
-fn relied_on(before: &Goal, after: &Goal) -> Vec<Compare> {
+/// What a goal rests on: a role that gets a new holder must be free, and the holder's session alive, at the moment the goal
+/// is adopted.
+fn relied_on(reading: &Reading, after: &Goal) -> Vec<Compare> {
+    let before = &reading.goal;
+    let services = after.services.iter().map(|(id, service)| {
+        let holder = |service: &ServiceGoal| service.primary.as_ref()?.holder.clone();
+        let was = before.services.get(id).and_then(holder);
+        (RoleKey::Service(id.clone()), was, holder(service))
+    });
+    let addresses = after.addresses.iter().map(|(name, address)| {
+        let was = before.addresses.get(name).and_then(|address| address.role.holder.clone());
+        (RoleKey::Address(name.clone()), was, address.role.holder.clone())
+    });
+    let named = services.chain(addresses).filter(|(_, was, is)| is.is_some() && is != was);
+    let mut sessions = BTreeSet::new();
     let mut compares = Vec::new();
-    let mut free = |role: RoleKey| compares.push(Compare::Revision { key: role.store_key(), revision: 0 });
-    for (id, service) in &after.services {
-        let holder_before = before.services.get(id).and_then(|s| s.primary.as_ref()?.holder.as_ref());
-        let holder = service.primary.as_ref().and_then(|primary| primary.holder.as_ref());
-        if holder.is_some() && holder != holder_before {
-            free(RoleKey::Service(id.clone()));
-        }
+    for (role, _, holder) in named {
+        compares.push(Compare::Revision { key: role.store_key(), revision: 0 });
+        sessions.extend(holder.and_then(|holder| reading.sessions.get(&holder)).map(|session| session.id));
     }
-    for (name, address) in &after.addresses {
-        let holder_before = before.addresses.get(name).and_then(|address| address.role.holder.as_ref());
-        if address.role.holder.is_some() && address.role.holder.as_ref() != holder_before {
-            free(RoleKey::Address(name.clone()));
-        }
-    }
+    compares.extend(sessions.into_iter().map(|session| Compare::SessionAlive { session }));
     compares
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub const MAX_BODY_BYTES: usize = 40 << 20;
 /// Requests and answers of [`Lane::Observe`] are at most this large.
 pub const MAX_OBSERVE_BYTES: usize = 1 << 20;
 
+/// A connection over which no answer came for this long is given up when a call over it takes too long.
+const SILENT_FOR: Duration = Duration::from_millis(500);
 /// Connections that a server keeps open.
 const MAX_CONNECTIONS: usize = 256;
 /// Connections that a server keeps open to one node: its lanes, and some that it has given up but that are still closing.
@@ -233,6 +236,8 @@ struct Link {
     sender: SendRequest<Full<Bytes>>,
     address: SocketAddr,
     tried: Instant,
+    /// When the last whole answer came over it, or when it was opened.
+    heard: Arc<AtomicU64>,
 }
 
 impl PeerNet {
@@ -320,7 +325,10 @@ impl Line {
                     tokio::spawn(async move {
                         let tried = clock::now();
                         let state = match open(&identity, &line.node, address).await {
-                            Ok(sender) => LineState::Open(Link { sender, address, tried }),
+                            Ok(sender) => {
+                                let heard = Arc::new(AtomicU64::new(clock::now().0));
+                                LineState::Open(Link { sender, address, tried, heard })
+                            }
                             Err(why) => LineState::Closed { tried: Some(tried), why },
                         };
                         line.state.send_replace(state);
@@ -368,18 +376,20 @@ impl Line {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| unreachable(format!("cannot ask for {path}: {error}")))?;
 
-        // Until the whole answer is here, every way out of this function gives the connection up.
-        let giving_up = GiveUp { line: self, tried: link.tried, armed: true };
+        // Until the whole answer is here, every way out of this function gives a silent connection up.
+        let mut giving_up = GiveUp { line: self, tried: link.tried, heard: Some(link.heard.clone()), armed: true };
         let response = link.sender.try_send_request(request).await.map_err(|error| match error.message() {
             Some(_) => unreachable(chain_text(error.error())),
             None => lost(chain_text(error.error())),
-        })?;
+        });
+        let response = giving_up.certain_if_failed(response)?;
         let status = response.status();
         let answer = Limited::new(response.into_body(), self.lane.limit_bytes())
             .collect()
             .await
-            .map_err(|error| lost(format!("its answer broke off: {}", chain_text(&*error))))?
-            .to_bytes();
+            .map_err(|error| lost(format!("its answer broke off: {}", chain_text(&*error))));
+        let answer = giving_up.certain_if_failed(answer)?.to_bytes();
+        link.heard.store(clock::now().0, Ordering::Relaxed);
         giving_up.disarm();
 
         match status {
@@ -394,13 +404,26 @@ impl Line {
 }
 
 /// Closes the line to new calls when dropped armed, unless another connection has taken its place meanwhile.
+///
+/// A call that only took too long does not condemn a connection over which answers came a moment ago: the peer is slow,
+/// and a new handshake would make it slower still. One that is silent for [`SILENT_FOR`] is given up: a dead connection that
+/// is kept would starve a follower.
 struct GiveUp<'a> {
     line: &'a Line,
     tried: Instant,
+    heard: Option<Arc<AtomicU64>>,
     armed: bool,
 }
 
 impl GiveUp<'_> {
+    /// An error of the connection itself needs no further proof.
+    fn certain_if_failed<T>(&mut self, result: Result<T, PeerError>) -> Result<T, PeerError> {
+        if result.is_err() {
+            self.heard = None;
+        }
+        result
+    }
+
     fn disarm(mut self) {
         self.armed = false;
     }
@@ -408,7 +431,9 @@ impl GiveUp<'_> {
 
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
-        if !self.armed {
+        let heard = self.heard.as_ref().map(|heard| Instant(heard.load(Ordering::Relaxed)));
+        let speaks = heard.is_some_and(|heard| clock::now().since(heard) < SILENT_FOR);
+        if !self.armed || speaks {
             return;
         }
         self.line.state.send_if_modified(|state| {
@@ -797,7 +822,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_timeout_gives_the_connection_up_and_a_later_call_opens_another() {
+    async fn a_silent_connection_is_given_up_and_a_slow_one_is_kept() {
         let pair = Pair::new();
         pair.echo(b"").await.unwrap();
         let line = pair.net.line(&"db2".into(), Lane::Control);
@@ -806,10 +831,13 @@ mod tests {
             _ => None,
         };
         let first = tried(&line).unwrap();
-        let error =
-            pair.net.call("db2", Lane::Control, "/never", Vec::new(), Duration::from_millis(50)).await.unwrap_err();
+        let never = async |within| pair.net.call("db2", Lane::Control, "/never", Vec::new(), within).await.unwrap_err();
+        let error = never(Duration::from_millis(20)).await;
         assert!(matches!(error, PeerError::Timeout { .. }), "{error}");
-        assert_eq!(tried(&line), None);
+        assert_eq!(tried(&line), Some(first), "answers came over it a moment ago");
+        let error = never(SILENT_FOR * 2).await;
+        assert!(matches!(error, PeerError::Timeout { .. }), "{error}");
+        assert_eq!(tried(&line), None, "no answer came over it for long");
         pair.echo_again().await;
         assert!(tried(&line).unwrap() > first);
     }
