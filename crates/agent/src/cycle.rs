@@ -144,7 +144,7 @@ impl Cycle {
             hands.instances.insert(service.id.clone(), instance);
         }
         hands.instances.retain(|id, instance| {
-            let over = !spec.services.contains_key(id) && instance.seen.borrow().state == InstanceState::Prepared;
+            let over = !spec.services.contains_key(id) && instance.observe().state == InstanceState::Prepared;
             !over
         });
     }
@@ -164,8 +164,9 @@ impl Cycle {
 
     fn observe(&self, hands: &Hands, reading: &Reading, holding: &Holding, spec: &Spec) -> Observation {
         let forwarding = self.forwarding.borrow();
-        let instances = hands.instances.iter().map(|(id, instance)| (id.clone(), instance.seen.borrow().clone()));
+        let instances = hands.instances.iter().map(|(id, instance)| (id.clone(), instance.observe()));
         let with_address = spec.listeners.iter().filter(|(_, listener)| listener.vip.is_some());
+        let obeyed = forwarding.obeyed == self.wish.borrow().number;
         let holds = |name: &ListenerName| holding.roles.contains_key(&RoleKey::Address(name.clone()));
         let addresses = with_address.map(|(name, listener)| {
             let entries = || listener.entries.keys().map(|entry| format!("{name}.{entry}"));
@@ -176,9 +177,10 @@ impl Cycle {
                     AddressState::Failed(why.clone())
                 }
                 (Some(token), _) => AddressState::Bound(*token),
-                // Told to close, not yet closed: it is not free before the balancer says so, or, if that is silent,
-                // before the instant at which it closes by itself.
-                (None, _) if bound && (forwarding.is_up() || holds(name)) => AddressState::Bound(Token::ZERO),
+                // Told to close: it is not free before the balancer has answered to that very wish, or, if it is
+                // silent, before the instant at which it closes by itself.
+                (None, _) if forwarding.is_up() && (bound || !obeyed) => AddressState::Bound(Token::ZERO),
+                (None, _) if !forwarding.is_up() && holds(name) => AddressState::Bound(Token::ZERO),
                 (None, _) => AddressState::Closed,
             };
             (name.clone(), state)
@@ -279,11 +281,11 @@ impl Cycle {
         let routes_until = crate::session::deadline(read_at);
         let (node, goal) = (&self.node, &reading.goal);
         let routing = Routing { node, spec, goal, grants: &grants, reports, addresses: &addresses, routes_until };
-        let wish = Wish { table: Some(routing.table()) };
+        let table = Some(routing.table());
         self.wish.send_if_modified(|known| {
-            let changed = **known != wish;
+            let changed = known.table != table;
             if changed {
-                *known = Arc::new(wish);
+                *known = Arc::new(Wish { number: known.number + 1, table });
             }
             changed
         });
@@ -292,22 +294,9 @@ impl Cycle {
 
 impl Hands {
     fn order(&self, service: &ServiceId, order: Order) {
-        let Some(instance) = self.instances.get(service) else { return };
-        instance.order.send_if_modified(|known| {
-            let changed = !same_order(known, &order);
-            if changed {
-                *known = order;
-            }
-            changed
-        });
-    }
-}
-
-/// Only the token makes a running program another one: a new goal or role is no reason to start it again.
-fn same_order(known: &Order, new: &Order) -> bool {
-    match (known, new) {
-        (Order::Run { token: before, .. }, Order::Run { token: after, .. }) => before == after,
-        (known, new) => known == new,
+        if let Some(instance) = self.instances.get(service) {
+            instance.tell(order);
+        }
     }
 }
 

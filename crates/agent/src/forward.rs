@@ -26,8 +26,10 @@ const START_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const START_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the balancer should do.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Wish {
+    /// Counts the wishes of this agent.
+    pub number: u64,
     /// The table, with the instants as of when it was made.
     pub table: Option<Table>,
 }
@@ -37,6 +39,8 @@ pub struct Wish {
 pub struct Forwarding {
     /// When it last answered.
     pub answered_at: Option<Instant>,
+    /// The last wish that it has carried out.
+    pub obeyed: u64,
     /// Its process.
     pub pid: Option<u32>,
     /// Listener entries that are bound.
@@ -93,11 +97,12 @@ impl Forwarder {
                 let wanted = wish.borrow_and_update().clone();
                 let answer = self.turn(&mut open, &wanted, &mut sent)?;
                 control = Some(open);
-                Ok(answer)
+                Ok((wanted.number, answer))
             });
             match turn {
-                Ok(answer) => {
+                Ok((obeyed, answer)) => {
                     starts = 0;
+                    seen.obeyed = obeyed;
                     note(&mut seen, answer);
                 }
                 Err(error) => {

@@ -75,11 +75,18 @@ pub struct InstanceConfig {
     pub exe: PathBuf,
 }
 
+/// An order with its number, so that it can be known which one was carried out.
+#[derive(Clone, Debug)]
+struct Numbered {
+    number: u64,
+    order: Order,
+}
+
 /// The agent's ends of an instance's task.
 #[derive(Debug)]
 pub struct Instance {
-    /// Tell it what to do.
-    pub order: watch::Sender<Order>,
+    order: watch::Sender<Numbered>,
+    idle_under: watch::Receiver<u64>,
     /// Tell it until when its role runs.
     pub until: watch::Sender<Option<(Token, Instant)>>,
     /// See what it sees.
@@ -100,7 +107,8 @@ impl Instance {
     /// Begins to look after an instance.
     pub fn look_after(config: InstanceConfig) -> Self {
         let config = Arc::new(config);
-        let (order, orders) = watch::channel(Order::Leave);
+        let (order, orders) = watch::channel(Numbered { number: 0, order: Order::Leave });
+        let (tell_idle, idle_under) = watch::channel(u64::MAX);
         let (until, deadlines) = watch::channel(None);
         let (tell, seen) = watch::channel(not_looked_yet());
         let keeper = Keeper {
@@ -108,6 +116,7 @@ impl Instance {
             orders,
             deadlines,
             tell,
+            tell_idle,
             guard: None,
             checker: None,
             health: None,
@@ -122,7 +131,36 @@ impl Instance {
             started: Some(clock::now()),
             has_passed: false,
         };
-        Self { order, until, seen, config, task: tokio::spawn(keeper.keep()) }
+        Self { order, idle_under, until, seen, config, task: tokio::spawn(keeper.keep()) }
+    }
+
+    /// Gives an order, if it differs from the last one. Only the token makes a running program another one: a new goal or
+    /// role is no reason to start it again.
+    pub fn tell(&self, order: Order) {
+        self.order.send_if_modified(|known| {
+            let same = match (&known.order, &order) {
+                (Order::Run { token: before, .. }, Order::Run { token: after, .. }) => before == after,
+                (before, after) => before == after,
+            };
+            if !same {
+                *known = Numbered { number: known.number + 1, order };
+            }
+            !same
+        });
+    }
+
+    /// What is seen of it, judged against what it was told last: until it has said that nothing runs *under that order*, it
+    /// is not idle, for it may be starting something at this very moment.
+    pub fn observe(&self) -> InstanceObservation {
+        let seen = self.seen.borrow().clone();
+        let told = self.order.borrow();
+        let idle = *self.idle_under.borrow() == told.number;
+        let state = match (seen.state, &told.order) {
+            (InstanceState::Prepared, Order::Run { .. }) => InstanceState::Starting,
+            (InstanceState::Prepared, Order::Stop | Order::Leave) if !idle => InstanceState::Stopping,
+            (state, _) => state,
+        };
+        InstanceObservation { state, ..seen }
     }
 }
 
@@ -144,9 +182,10 @@ fn not_looked_yet() -> InstanceObservation {
 
 struct Keeper {
     config: Arc<InstanceConfig>,
-    orders: watch::Receiver<Order>,
+    orders: watch::Receiver<Numbered>,
     deadlines: watch::Receiver<Option<(Token, Instant)>>,
     tell: watch::Sender<InstanceObservation>,
+    tell_idle: watch::Sender<u64>,
     guard: Option<GuardHandle>,
     checker: Option<Checker>,
     health: Option<watch::Receiver<backstay_app::check::Health>>,
@@ -168,7 +207,7 @@ impl Keeper {
         self.adopt().await;
         loop {
             self.say();
-            let order = self.orders.borrow_and_update().clone();
+            let Numbered { number, order } = self.orders.borrow_and_update().clone();
             match (order, self.guard.is_some()) {
                 (Order::Run { token, .. }, true) if self.is_current(token) => {
                     self.attend().await;
@@ -179,6 +218,7 @@ impl Keeper {
                 (Order::Leave | Order::Stop, false) => {
                     self.state = InstanceState::Prepared;
                     self.say();
+                    self.tell_idle.send_replace(number);
                     if self.orders.changed().await.is_err() {
                         return;
                     }
@@ -276,7 +316,7 @@ impl Keeper {
     /// Asks the program to stop. Exclusive: at once. Balanced: after balancers elsewhere have stopped using it.
     async fn stop(&mut self) {
         if !self.config.exclusive && self.state == InstanceState::Running {
-            let wanted_again = self.orders.wait_for(|order| matches!(order, Order::Run { .. }));
+            let wanted_again = self.orders.wait_for(|told| matches!(told.order, Order::Run { .. }));
             if let Ok(Ok(_)) = tokio::time::timeout(LEAVE_AFTER, wanted_again).await {
                 return;
             }
@@ -314,9 +354,9 @@ impl Keeper {
             self.say();
             // Another order ends the pause; the same one does not.
             let current = Order::Run { role, token, generation };
-            let another = self.orders.wait_for(|order| *order != current);
+            let another = self.orders.wait_for(|told| told.order != current);
             drop(tokio::time::timeout(pause, another).await);
-            if *self.orders.borrow() != current {
+            if self.orders.borrow().order != current {
                 return;
             }
         }

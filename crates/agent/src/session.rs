@@ -104,7 +104,7 @@ impl Keeper {
         let renewal = Renewal { session, seq: sent.0, ttl_ms: LEASE.as_millis() as u64, keys };
         match tokio::time::timeout(LEASE, self.store.renew(renewal)).await {
             Ok(Ok(reply)) if reply.session_alive => {
-                let until = deadline(Instant(reply.sent_ns).max(sent));
+                let until = deadline(sent);
                 if !reply.alive_keys.contains(&session_key(&self.node)) {
                     // The session lives but its key ran out; a new one would be another session to everybody.
                     return self.lose(holding, "its key ran out");

@@ -67,9 +67,10 @@ fn view<'a>(spec: &'a Spec, goal: &'a Goal, present: usize) -> View<'a> {
 
 /// Grants of everything that the goal gives to one node.
 fn grants(goal: &Goal, node: &NodeName, session: u64) -> Vec<(RoleKey, Grant)> {
-    let held = goal.services.iter().filter(|(_, service)| {
-        service.primary.as_ref().is_some_and(|primary| primary.holder.as_ref() == Some(node))
-    });
+    let held = goal
+        .services
+        .iter()
+        .filter(|(_, service)| service.primary.as_ref().is_some_and(|primary| primary.holder.as_ref() == Some(node)));
     let grant = Grant { holder: node.clone(), session, token: goal.generation };
     held.map(|(id, _)| (RoleKey::Service(id.clone()), grant.clone())).collect()
 }

@@ -30,7 +30,12 @@ pub fn check(spec: &Spec, parent: &Goal, goal: &Goal) -> Vec<String> {
                 if !idle {
                     notes.push(format!("{id} is exclusive, yet a standby should run"));
                 }
-                move_is_in_two_goals(&mut notes, &id.to_string(), parent.services.get(id).and_then(|s| s.primary.as_ref()), primary);
+                move_is_in_two_goals(
+                    &mut notes,
+                    &id.to_string(),
+                    parent.services.get(id).and_then(|s| s.primary.as_ref()),
+                    primary,
+                );
             }
             (None, false) if primaries == 0 => {}
             _ => notes.push(format!("{id} mixes exclusive and balanced roles")),

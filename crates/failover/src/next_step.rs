@@ -39,7 +39,8 @@ pub fn next_steps(goal: &Goal, local: &Local<'_>) -> Vec<Step> {
                 let named = primary.holder.as_ref() == Some(local.node);
                 if let Some(token) = enter(goal, local, &role, named, idle, &mut steps) {
                     let instance = service.instances.get(local.node);
-                    let (role, generation) = (instance.map_or(backstay_model::Role::Primary, |i| i.role), goal.generation);
+                    let (role, generation) =
+                        (instance.map_or(backstay_model::Role::Primary, |i| i.role), goal.generation);
                     steps.push(Step::Start { service: id.clone(), role, token: Some(token), generation });
                 }
             }
@@ -93,13 +94,14 @@ fn enter(
 /// Everything that runs here and should not: not in the goal, or under a grant that is not ours any more.
 fn stop_what_is_unwanted(goal: &Goal, local: &Local<'_>, steps: &mut Vec<Step>) {
     for (id, seen) in &local.seen.instances {
-        if is_idle(seen.state) && seen.state != InstanceState::Failed {
+        if is_idle(seen.state) {
             continue;
         }
         let wanted = goal.services.get(id).is_some_and(|service| match &service.primary {
             Some(primary) => {
                 let grant = local.grants.get(&RoleKey::Service(id.clone()));
-                let ours = grant.is_some_and(|grant| is_ours(grant, local) && seen.token.is_none_or(|t| t == grant.token));
+                let ours =
+                    grant.is_some_and(|grant| is_ours(grant, local) && seen.token.is_none_or(|t| t == grant.token));
                 primary.holder.as_ref() == Some(local.node) && ours
             }
             None => service.instances.get(local.node).is_some_and(|instance| instance.runs),
@@ -144,8 +146,9 @@ fn is_ours(grant: &Grant, local: &Local<'_>) -> bool {
     grant.holder == *local.node && grant.session == local.session
 }
 
+/// Nothing runs and nothing will be started: one that failed is started again by its hand until it is told to stop.
 fn is_idle(state: InstanceState) -> bool {
-    matches!(state, InstanceState::Prepared | InstanceState::Failed)
+    state == InstanceState::Prepared
 }
 
 fn seen_state(local: &Local<'_>, id: &backstay_model::ServiceId) -> Option<(InstanceState, Option<Token>)> {

@@ -29,7 +29,7 @@ pub const ENTRY_OVERHEAD_BYTES: u64 = 64;
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 256;
 /// Most operations in one branch of a transaction; compares have the same limit.
-pub const MAX_TXN_OPS: usize = 128;
+pub const MAX_TXN_OPS: usize = 1024;
 /// Most sessions at once: 20 machines, and room for the ones that run out.
 pub const MAX_SESSIONS: usize = 1024;
 /// Longest lease, in milliseconds: one hour. Longer ones are refused, because they outlive every repair.

@@ -81,7 +81,8 @@ pub struct InstanceObservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {
-    /// Not there: a spare that is started on takeover.
+    /// Not there, and nothing will start it without a further step: a spare that is started on takeover. Only then may a grant
+    /// be given back.
     Prepared,
     /// Started, not yet seen to work.
     Starting,

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use backstay_model::{
-    AddressState, Fact, Goal, Grant, Health, Instant, InstanceObservation, InstanceState, NodeName, Observation, RoleKey,
-    ServiceId, Step, Subject,
+    AddressState, Fact, Goal, Grant, Health, InstanceObservation, InstanceState, Instant, NodeName, Observation,
+    RoleKey, ServiceId, Step, Subject,
 };
 use backstay_spec::Spec;
 
@@ -33,7 +33,8 @@ pub struct World {
 impl World {
     pub fn read_file(&mut self, text: &str) {
         let parsed = backstay_spec::parse("scenario.toml", text);
-        self.spec = Some(parsed.spec.unwrap_or_else(|| panic!("the scenario's file is wrong: {:?}", parsed.diagnostics)));
+        self.spec =
+            Some(parsed.spec.unwrap_or_else(|| panic!("the scenario's file is wrong: {:?}", parsed.diagnostics)));
     }
 
     pub fn take_output(&mut self) -> String {
@@ -177,8 +178,13 @@ impl World {
             let held = self.grants.iter().filter(|(_, grant)| grant.holder == node);
             let runs_until = held.map(|(role, grant)| (role.clone(), Hold { token: grant.token })).collect();
             let seen = self.reports[&node].clone();
-            let local =
-                Local { node: &node, session: session.id, grants: &self.grants.clone(), seen: &seen, runs_until: &runs_until };
+            let local = Local {
+                node: &node,
+                session: session.id,
+                grants: &self.grants.clone(),
+                seen: &seen,
+                runs_until: &runs_until,
+            };
             for step in next_steps(&self.goal, &local) {
                 let moved = self.take(&node, session.id, &step);
                 any |= moved;
