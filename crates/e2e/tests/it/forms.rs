@@ -1,12 +1,14 @@
 //! Three nodes find each other, place what the file asks for, and say so.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 
 use backstay_e2e::boottime_ns;
 use serde_json::Value;
 
 use crate::rig::cluster::{NODES, holder_in, instance_in, vip_holder_in};
-use crate::rig::{Cluster, GENEROUS, figure, load, ms_between, standard, wait};
+use crate::rig::processes::{self, Kind};
+use crate::rig::{Cluster, GENEROUS, figure, is_root, load, ms_between, standard, wait};
 
 /// Fields of INTERFACE.md.
 fn assert_status_fields(status: &Value) {
@@ -87,5 +89,37 @@ fn three_nodes_form_place_and_route() {
     let unknown = cluster.ask("n3", &["explain", "app.tilt"]);
     assert_eq!(unknown.code, 2, "{unknown:?}");
     assert!(format!("{}{}", unknown.stdout, unknown.stderr).contains("app.till"), "it names the near one: {unknown:?}");
+    place.journal().assert_one_at_a_time();
+}
+
+/// The same without root: contained by what the kernel allows a user.
+#[test]
+fn three_nodes_form_without_root() {
+    const NOBODY: u32 = 65_534;
+    let user = is_root().then_some(NOBODY);
+    let mut cluster = Cluster::set_as(14, user, standard);
+    cluster.start_agents(&NODES);
+    cluster.wait_healthy(&NODES);
+    let status = cluster.wait_status("n1", "the exclusive program runs", |status| {
+        holder_in(status, "app.till").as_deref() == Some("n1")
+    });
+    assert_status_fields(&status);
+    let place = &cluster.place;
+    for (name, address) in [place.web_targets(&[1, 2, 3]), place.till_targets(&[1, 2, 3])].concat() {
+        wait(name, GENEROUS, || load::get(address).ok());
+    }
+    for (service, node) in [("app.till", "n1"), ("app.web", "n1")] {
+        let instance = instance_in(&status, service, node).expect("an instance");
+        let containment = instance["containment"].as_str().unwrap_or_default();
+        assert!(["pid-namespace", "cgroup", "subreaper"].contains(&containment), "{instance}");
+        figure(&format!("without_root.containment [{service}]"), containment);
+    }
+    let owner =
+        |process: &processes::Process| std::fs::metadata(format!("/proc/{}", process.pid)).map(|facts| facts.uid());
+    for process in processes::of(&place.dir, None).iter().filter(|process| process.kind != Kind::Init) {
+        if let (Some(user), Ok(owner)) = (user, owner(process)) {
+            assert_eq!(owner, user, "{process:?}");
+        }
+    }
     place.journal().assert_one_at_a_time();
 }

@@ -4,8 +4,11 @@
 // A test may read a clock to bound a wait.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod adopted;
 mod forms;
 mod killed;
 mod moved;
+mod refused;
 mod rig;
 mod stopped;
+mod store;

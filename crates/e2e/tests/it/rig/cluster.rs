@@ -19,7 +19,7 @@ use super::{GENEROUS, Journal, sampler, wait};
 /// The names of the nodes.
 pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// Lines of each log that are shown when a test failed.
-const LOG_LINES_SHOWN: usize = 40;
+const LOG_LINES_SHOWN: usize = 25;
 /// Ports below the range from which the kernel picks for outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
@@ -175,6 +175,7 @@ pub struct Cluster {
     program: PathBuf,
     user: Option<u32>,
     agents: BTreeMap<String, Child>,
+    mounts: Vec<PathBuf>,
 }
 
 /// The program under test.
@@ -196,7 +197,7 @@ impl Cluster {
     /// The same, to be run as this user.
     pub fn set_as(test: u8, user: Option<u32>, file: impl FnOnce(&Place) -> String) -> Self {
         let place = Place::find(test);
-        let mut cluster = Self { program: program(), user, agents: BTreeMap::new(), place };
+        let mut cluster = Self { program: program(), user, agents: BTreeMap::new(), mounts: Vec::new(), place };
         let dir = cluster.place.dir.clone();
         if let Some(user) = user {
             std::os::unix::fs::chown(&dir, Some(user), Some(user)).expect("root may give a directory away");
@@ -256,9 +257,39 @@ impl Cluster {
         }
     }
 
-    /// The agent's exit code, once it has ended by itself.
-    pub fn agent_exit(&mut self, node: &str) -> Option<i32> {
-        self.agents.get_mut(node)?.try_wait().expect("our child").map(|status| status.code().unwrap_or(-1))
+    /// Kills a node's agent, both processes, and waits for its end; what it started goes on.
+    pub fn kill_agent(&mut self, node: &str) {
+        self.strike(node, &[Kind::Parent, Kind::Worker], Signal::KILL);
+        wait("the agent is gone", GENEROUS, || {
+            let left = processes::of(&self.place.dir, Some(node));
+            (!left.iter().any(|process| process.kind <= Kind::Worker)).then_some(())
+        });
+    }
+
+    /// Runs an agent that is expected to end by itself; answers its exit code and what it said.
+    pub fn refused_agent(&self, arguments: &[&str]) -> Ran {
+        let mut command = self.command(&self.program);
+        command.arg("agent").args(arguments).env(MARK, self.place.dir.join("refused"));
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("it starts");
+        let ended = super::wait_for(GENEROUS, || child.try_wait().expect("our child"));
+        if ended.is_none() {
+            let _ = child.kill();
+        }
+        let output = child.wait_with_output().expect("our child");
+        assert!(ended.is_some(), "an agent that should have been refused ran on: {arguments:?}");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        Ran { code: output.status.code().unwrap_or(-1), json: Value::Null, stdout, stderr }
+    }
+
+    /// Puts a small volume of its own under a directory; needs root.
+    pub fn mount_small(&mut self, dir: &Path, mebibytes: u32) {
+        fs::create_dir_all(dir).expect("a directory");
+        let options = format!("size={mebibytes}m,mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).status();
+        assert!(mounted.expect("mount runs").success(), "no volume at {}", dir.display());
+        self.mounts.push(dir.to_owned());
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -369,6 +400,9 @@ impl Drop for Cluster {
         processes::kill_all(&self.place.dir, None);
         for agent in self.agents.values_mut() {
             let _ = agent.wait();
+        }
+        for dir in &self.mounts {
+            let _ = Command::new("umount").arg(dir).status();
         }
         if std::env::var_os("BACKSTAY_E2E_KEEP").is_none() {
             let _ = fs::remove_dir_all(&self.place.dir);

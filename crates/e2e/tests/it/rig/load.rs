@@ -13,6 +13,8 @@ use backstay_e2e::boottime_ns;
 const PAUSE: Duration = Duration::from_millis(5);
 /// Longer than the balancer holds a request.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Failures that are shown of one client.
+const SHOWN_MAX: usize = 8;
 /// An answer is never larger.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -171,12 +173,14 @@ pub fn assert_none_failed(seen: &[Seen], since_ns: u64) {
         let failed: Vec<_> = client
             .failed()
             .into_iter()
+            .take(SHOWN_MAX)
             .map(|shot| {
                 let at = shot.sent_ns as i64 / 1_000_000 - since_ns as i64 / 1_000_000;
                 let took = (shot.done_ns - shot.sent_ns) / 1_000_000;
                 format!("sent at {at} ms, failed after {took} ms: {}", shot.result.as_ref().unwrap_err())
             })
             .collect();
-        assert!(failed.is_empty(), "{}: {} of {} failed: {failed:#?}", client.name, failed.len(), client.shots.len());
+        let (count, sent) = (client.failed().len(), client.shots.len());
+        assert!(failed.is_empty(), "{}: {count} of {sent} failed: {failed:#?}", client.name);
     }
 }
