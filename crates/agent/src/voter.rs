@@ -147,9 +147,11 @@ impl Voter {
     /// Brings a node whose store is lost or damaged back as a new voter: a new id, a learner, filled, promoted, and the
     /// old id removed. What was left of the old store is set aside, not deleted.
     ///
+    /// `opened` hears of the empty store before anything is sent to it: from then on the leader must reach it, to fill it.
+    ///
     /// # Errors
     /// A sentence that says which step failed; the next attempt begins anew and harms nothing.
-    pub async fn rejoin(&self, client: &Client) -> Result<Embedded, String> {
+    pub async fn rejoin(&self, client: &Client, opened: impl FnOnce(&Embedded)) -> Result<Embedded, String> {
         let say = |step: &'static str| move |error: StoreError| format!("rejoin: {step}: {error}");
         let old: Vec<_> = client.members().await.map_err(say("asking for the members"))?;
         let old = old.into_iter().filter(|member| member.node == self.facts.node.as_str());
@@ -160,18 +162,20 @@ impl Voter {
             tracing::warn!(aside = %aside.display(), "what was left of the old store is kept there");
         }
         drop(std::fs::remove_file(&self.marker));
-        let opened = Embedded::open_as_learner(self.config_for(raft_id)).await;
-        let voter = opened.map_err(|error| format!("rejoin: opening an empty store: {error}"))?;
+        let voter = Embedded::open_as_learner(self.config_for(raft_id)).await;
+        let voter = voter.map_err(|error| format!("rejoin: opening an empty store: {error}"))?;
+        opened(&voter);
         client.add_learner(raft_id, self.facts.node.as_str()).await.map_err(say("adding it as a learner"))?;
         for member in old {
             client.remove(member.raft_id).await.map_err(say("removing the old id"))?;
         }
-        let filled = async {
-            while let Err(error) = client.promote(raft_id).await {
+        // Boxed, because the store's futures are deep.
+        let filled = Box::pin(async {
+            while let Err(error) = Box::pin(client.promote(raft_id)).await {
                 tracing::debug!(%error, "not promoted yet");
                 tokio::time::sleep(REJOIN_PAUSE).await;
             }
-        };
+        });
         let within = tokio::time::timeout(REJOIN_WITHIN, filled).await;
         within.map_err(|_| "rejoin: it was not filled in time; it goes on learning, run it again".to_owned())?;
         tracing::info!(raft_id, "this node votes again, under a new id");

@@ -165,7 +165,8 @@ async fn serve(ready: Ready, rejoin: bool) -> Result<(), WorkerError> {
     let mut opened = plan.open().await;
     if rejoin && opened.is_lost {
         // A restart of this worker finds the new store and comes here no more.
-        let voter = plan.rejoin(&client).await.map_err(WorkerError::Failed)?;
+        let reachable = |voter: &Embedded| drop(tell_voter.send_replace(Some(voter.clone())));
+        let voter = plan.rejoin(&client, reachable).await.map_err(WorkerError::Failed)?;
         opened = Opened { voter: Some(voter), trouble: None, is_lost: false };
     }
     let Opened { voter, trouble, .. } = opened;

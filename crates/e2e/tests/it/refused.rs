@@ -37,9 +37,9 @@ fn a_file_that_is_wrong() {
     assert_says(&refused, 2, &["postgres.main", "not in this build"]);
 
     // Whose addresses are these?
-    let elsewhere = file.replace(&cluster.place.addr(1).to_string(), "192.0.2.1");
-    let elsewhere = elsewhere.replace(&cluster.place.addr(2).to_string(), "192.0.2.2");
-    let elsewhere = elsewhere.replace(&cluster.place.addr(3).to_string(), "192.0.2.3");
+    let elsewhere = (1..=3).fold(file.clone(), |text, number| {
+        text.replace(&format!("\"{}\"", cluster.place.addr(number)), &format!("\"198.51.100.{number}\""))
+    });
     let elsewhere = write("elsewhere.toml", &elsewhere);
     let refused = cluster.refused_agent(&["-c", &elsewhere, "--state", &state]);
     assert_says(&refused, 2, &["127.0.0.1", "--node"]);
