@@ -32,6 +32,8 @@ use crate::voter::{self, Opened, STORE_PATH, StoreNet, Voter};
 const REPORTS_WAITING: usize = 256;
 /// Grants just taken that may wait for the session.
 const TAKEN_WAITING: usize = 64;
+/// Threads of the runtime: enough that two calls which wait for a slow disk do not hold up a renewal or the store.
+const RUNTIME_THREADS: usize = 4;
 
 /// How an agent was asked to run.
 #[derive(Clone, Debug)]
@@ -132,7 +134,7 @@ pub fn run(options: &Options) -> Result<(), WorkerError> {
     let ready = prepare(options)?;
     let log = log::start(&ready.state.log(), options.log_stderr);
     let _log = log.map_err(|error| WorkerError::Refused(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(RUNTIME_THREADS).build();
     let runtime = runtime.map_err(|error| WorkerError::Failed(format!("no runtime: {error}")))?;
     let result = runtime.block_on(serve(ready, options.rejoin));
     // Tasks that wait for the disk or for a guard must not hold up the end.

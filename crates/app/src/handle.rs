@@ -103,7 +103,6 @@ impl GuardHandle {
     /// `dir`. After [`AppError::NoAnswer`] the guard may still come up: adopt it.
     pub async fn start(dir: &Path, spec: GuardSpec) -> Result<Self, AppError> {
         spec.validate()?;
-        prepare_dir(dir, &spec)?;
         announced(dir, &spec).await?;
         let record = read_record(dir)?.ok_or_else(|| AppError::GuardDied { dir: dir.to_owned() })?;
         Self::connect(dir, record).await
@@ -271,23 +270,11 @@ fn prepare_dir(dir: &Path, spec: &GuardSpec) -> Result<(), AppError> {
 
 /// Runs the guard's process and waits for its word.
 async fn announced(dir: &Path, spec: &GuardSpec) -> Result<(), AppError> {
-    let stderr = dir.join(STDERR_FILE);
-    let stderr = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&stderr)
-        .map_err(|e| AppError::file("open", stderr, e))?;
-    let mut guard = Command::new(&spec.exe)
-        .arg("guard")
-        .arg(dir)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(stderr)
-        .kill_on_drop(false)
-        .spawn()
-        .map_err(|source| AppError::GuardExe { exe: spec.exe.clone(), source })?;
+    let (place, told) = (dir.to_owned(), spec.clone());
+    // Loading the program may wait for a slow disk, and the thread that starts it waits along: not one of those on which
+    // leases are renewed.
+    let spawned = tokio::task::spawn_blocking(move || spawn(&place, &told)).await;
+    let mut guard = spawned.unwrap_or_else(|_| Err(AppError::GuardDied { dir: dir.to_owned() }))?;
     let stdout = guard.stdout.take();
     // Reaps the guard whenever it ends, so that it never lingers as a zombie of a living agent.
     tokio::spawn(async move { guard.wait().await });
@@ -303,6 +290,27 @@ async fn announced(dir: &Path, spec: &GuardSpec) -> Result<(), AppError> {
         Ok(Announcement::Failed(failure)) => Err(failure.into()),
         Err(_) => Err(AppError::GuardDied { dir: dir.to_owned() }),
     }
+}
+
+fn spawn(dir: &Path, spec: &GuardSpec) -> Result<tokio::process::Child, AppError> {
+    prepare_dir(dir, spec)?;
+    let stderr = dir.join(STDERR_FILE);
+    let stderr = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&stderr)
+        .map_err(|e| AppError::file("open", stderr, e))?;
+    Command::new(&spec.exe)
+        .arg("guard")
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .kill_on_drop(false)
+        .spawn()
+        .map_err(|source| AppError::GuardExe { exe: spec.exe.clone(), source })
 }
 
 pub(crate) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -86,7 +86,8 @@ fn switchover_and_drain() {
     let refused = cluster.ask("n1", &["switchover", "app.till", "--to", &standby]);
     assert_eq!(refused.code, 5, "{refused:?}");
     assert!(refused.json["error"].to_string().contains("drain"), "it says why: {refused:?}");
-    assert_eq!(holder_in(&cluster.status("n1"), "app.till"), holder_in(&elsewhere, "app.till"));
+    let stays = holder_in(&elsewhere, "app.till");
+    cluster.wait_status("n1", "it stays where it was", |status| holder_in(status, "app.till") == stays);
 
     let undone = cluster.ask("n3", &["drain", &standby, "--undo"]);
     assert_eq!(undone.code, 0, "{undone:?}");
