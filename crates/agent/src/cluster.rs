@@ -215,14 +215,26 @@ fn decode<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     serde_json::from_slice(value).ok()
 }
 
+/// Where the store stood when this agent started, by a read that a majority confirmed. A replica that lags behind it would
+/// show goals and grants of the past, and the agent would obey them.
+async fn first_revision(store: &Arc<dyn Store>) -> u64 {
+    loop {
+        match store.get(GOAL_KEY).await {
+            Ok(got) => return got.revision,
+            Err(error) => tracing::debug!(%error, "the store cannot be read yet"),
+        }
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+}
+
 /// Follows the store for as long as the agent lives.
 pub async fn follow(store: Arc<dyn Store>, publish: watch::Sender<Arc<Reading>>) {
     let mut reading = Reading::default();
+    let floor = first_revision(&store).await;
     loop {
         let sent = clock::now();
         match store.changes("", reading.revision, POLL).await {
             Ok(changes) => {
-                let news = changes.resync.is_some() || !changes.events.is_empty();
                 if let Some(entries) = changes.resync {
                     reading.begin_again(entries);
                 }
@@ -230,9 +242,13 @@ pub async fn follow(store: Arc<dyn Store>, publish: watch::Sender<Arc<Reading>>)
                     reading.note(&event.key, event.value.as_deref(), event.revision);
                 }
                 reading.revision = changes.revision;
-                // A poll that brought news says "up to date" as of its answer; an empty one at least as of its question.
-                reading.read_at = Some(if news { clock::now() } else { sent });
-                publish.send_replace(Arc::new(reading.clone()));
+                // What was asked for at that instant is up to date at least as of then.
+                reading.read_at = Some(sent);
+                if reading.revision >= floor {
+                    publish.send_replace(Arc::new(reading.clone()));
+                } else {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "the store does not answer");

@@ -36,6 +36,8 @@ const TXN_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Report {
     /// What was seen.
     pub observation: Observation,
+    /// When it came in: it may have waited since.
+    pub arrived: Instant,
     /// The picture, or who coordinates instead.
     pub answer: oneshot::Sender<Result<Picture, Option<NodeName>>>,
 }
@@ -146,7 +148,7 @@ impl Coordinator {
             .get(&observation.node)
             .is_some_and(|(known, _)| known.boot == observation.boot && known.serial >= observation.serial);
         if !older {
-            term.heard.insert(observation.node.clone(), (observation, clock::now()));
+            term.heard.insert(observation.node.clone(), (observation, report.arrived));
         }
         drop(report.answer.send(Ok(self.picture(term))));
     }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstay_app::GuardHandle;
 use backstay_coord::Store;
 use backstay_failover::{Hold, Local, next_steps};
 use backstay_model::{
-    AddressState, Grant, Health, InstanceState, Instant, ListenerName, NodeName, Observation, RoleKey, ServiceId, Step,
-    Token,
+    AddressState, Grant, InstanceState, Instant, ListenerName, NodeName, Observation, RoleKey, ServiceId, Step, Token,
 };
 use backstay_spec::{Spec, Workload};
 use tokio::sync::{mpsc, watch};
@@ -27,6 +27,8 @@ use crate::session::{Holding, LEASE, Taken};
 
 /// The loop turns at least this often: deadlines and ages move by themselves.
 const TURN_EVERY: Duration = Duration::from_millis(100);
+/// What is no longer declared has no grace of its own any more.
+const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 /// An address that could not be bound for this long is said to have failed; shorter is its old holder still closing it.
 const BIND_WITHIN: Duration = Duration::from_secs(3);
 
@@ -81,6 +83,7 @@ impl Cycle {
         let grants = Grants::new(self.node.clone(), self.store.clone(), self.taken.clone());
         let mut hands = Hands { instances: BTreeMap::new(), addresses: BTreeMap::new(), grants, settled: false, dirty };
         let started = clock::now();
+        let mut orphans_sought = false;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TURN_EVERY) => {}
@@ -91,11 +94,15 @@ impl Cycle {
             }
             let reading = self.reading.borrow_and_update().clone();
             let holding = self.holding.borrow_and_update().clone();
-            if let Some(file) = &reading.file {
+            // Without a goal that can be read nothing is known of what should be: nothing is stopped, nothing started.
+            if let Some(file) = reading.file.as_ref().filter(|_| reading.goal_revision > 0) {
                 self.look_after(&mut hands, &file.spec);
+                if !std::mem::replace(&mut orphans_sought, true) {
+                    self.stop_orphans(&file.spec);
+                }
                 self.move_deadlines(&hands, &holding);
-                let seen = self.observe(&hands, &reading, &holding, &file.spec);
-                self.prove(&seen, &reading);
+                let seen = self.observe(&hands, &reading, &holding, &file.spec, started);
+                self.prove(&hands, &reading);
                 self.tell(&seen);
                 self.act(&mut hands, &reading, &holding, &seen);
                 hands.settled = hands.settled || self.is_settled(&reading, &holding, started);
@@ -106,16 +113,18 @@ impl Cycle {
         }
     }
 
-    /// Whether everything that is granted to this node's session is held by it, too. Before that a table would close
-    /// addresses that the agent before this one held and that are ours still.
+    /// Whether a table may be sent: what is known must be whole. Before the first picture the programs of other nodes would be
+    /// missing from it; before everything granted to this node's session is held by it, too, it would close addresses that
+    /// the agent before this one held and that are ours still. Until then the balancer goes on with the table it has.
     fn is_settled(&self, reading: &Reading, holding: &Holding, started: Instant) -> bool {
         let Some(session) = holding.session else { return false };
         let ours = |grant: &Grant| grant.holder == self.node && grant.session == session;
         let mut granted =
             reading.grants.iter().filter(|(role, (grant, _))| **role != RoleKey::Coordinator && ours(grant));
         let held = granted.all(|(role, _)| holding.roles.contains_key(role));
-        let renewed = holding.session_until > clock::now();
-        (held && renewed) || clock::now().since(started) > LEASE
+        let (now, pictured) = (clock::now(), self.picture.borrow().is_some());
+        let renewed = holding.session_until > now;
+        renewed && pictured && (held || now.since(started) > LEASE)
     }
 
     /// One task for each app of the file; a program that is no longer declared is stopped before its task ends.
@@ -140,13 +149,25 @@ impl Cycle {
             }
             // What the file says anew holds from the next start on; a running program is left alone.
             let instance = Instance::look_after(config);
-            tokio::spawn(pass_on(instance.seen.clone(), hands.dirty.clone()));
+            instance.wake(hands.dirty.clone());
             hands.instances.insert(service.id.clone(), instance);
         }
         hands.instances.retain(|id, instance| {
             let over = !spec.services.contains_key(id) && instance.observe().state == InstanceState::Prepared;
             !over
         });
+    }
+
+    /// What an earlier agent left running and the file no longer declares: it is nobody's any more.
+    fn stop_orphans(&self, spec: &Spec) {
+        let Ok(entries) = std::fs::read_dir(&self.guards) else { return };
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let declared = name.parse::<ServiceId>().is_ok_and(|id| spec.services.contains_key(&id));
+            if !declared {
+                tokio::spawn(stop_orphan(name, entry.path()));
+            }
+        }
     }
 
     fn move_deadlines(&self, hands: &Hands, holding: &Holding) {
@@ -162,10 +183,19 @@ impl Cycle {
         }
     }
 
-    fn observe(&self, hands: &Hands, reading: &Reading, holding: &Holding, spec: &Spec) -> Observation {
+    fn observe(
+        &self,
+        hands: &Hands,
+        reading: &Reading,
+        holding: &Holding,
+        spec: &Spec,
+        started: Instant,
+    ) -> Observation {
         let forwarding = self.forwarding.borrow();
         let instances = hands.instances.iter().map(|(id, instance)| (id.clone(), instance.observe()));
         let with_address = spec.listeners.iter().filter(|(_, listener)| listener.vip.is_some());
+        // The agent before this one may have left it bound; its deadline has passed when a lease has.
+        let unasked = forwarding.answered_at.is_none() && clock::now().since(started) < LEASE;
         let obeyed = forwarding.obeyed == self.wish.borrow().number;
         let holds = |name: &ListenerName| holding.roles.contains_key(&RoleKey::Address(name.clone()));
         let addresses = with_address.map(|(name, listener)| {
@@ -180,7 +210,7 @@ impl Cycle {
                 // Told to close: it is not free before the balancer has answered to that very wish, or, if it is
                 // silent, before the instant at which it closes by itself.
                 (None, _) if forwarding.is_up() && (bound || !obeyed) => AddressState::Bound(Token::ZERO),
-                (None, _) if !forwarding.is_up() && holds(name) => AddressState::Bound(Token::ZERO),
+                (None, _) if !forwarding.is_up() && (holds(name) || unasked) => AddressState::Bound(Token::ZERO),
                 (None, _) => AddressState::Closed,
             };
             (name.clone(), state)
@@ -211,25 +241,23 @@ impl Cycle {
         notes
     }
 
-    /// S5: what proves that a role is alive here. A role without a proof runs out.
-    fn prove(&self, seen: &Observation, reading: &Reading) {
+    /// S5: what proves that a role is alive here. A role whose newest proof is too old runs out.
+    fn prove(&self, hands: &Hands, reading: &Reading) {
         let now = clock::now();
+        let forwarding = self.forwarding.borrow();
         self.proofs.send_modify(|proofs| {
-            for (role, (grant, _)) in &reading.grants {
-                let newly = !proofs.contains_key(role) && grant.holder == self.node;
-                let alive = match role {
-                    RoleKey::Service(id) => seen.instances.get(id).is_some_and(|seen| {
-                        let starts = seen.state == InstanceState::Starting && seen.health != Health::Failing;
-                        seen.is_well() || starts || seen.state == InstanceState::Stopping
-                    }),
-                    RoleKey::Address(_) => seen.balancer_up,
-                    RoleKey::Coordinator => true,
-                };
-                if newly || alive {
-                    proofs.insert(role.clone(), now);
-                }
-            }
             proofs.retain(|role, _| reading.grants.contains_key(role));
+            for (role, (grant, _)) in &reading.grants {
+                let proven = match role {
+                    RoleKey::Service(id) => hands.instances.get(id).and_then(Instance::proven_at),
+                    RoleKey::Address(_) => forwarding.answered_at,
+                    RoleKey::Coordinator => Some(now),
+                };
+                // A grant that was just taken has had no time for a proof.
+                let first = (!proofs.contains_key(role) && grant.holder == self.node).then_some(now);
+                let newest = proofs.get(role).copied().max(proven).max(first);
+                proofs.extend(newest.map(|at| (role.clone(), at)));
+            }
         });
     }
 
@@ -310,10 +338,16 @@ fn same_but_for_ages(known: &Observation, seen: &Observation) -> bool {
     *known == aged
 }
 
-/// Tells the cycle that an instance has news.
-async fn pass_on(mut seen: watch::Receiver<backstay_model::InstanceObservation>, dirty: mpsc::Sender<()>) {
-    while seen.changed().await.is_ok() {
-        // A full channel already says it.
-        dirty.try_send(()).ok();
+async fn stop_orphan(name: String, dir: PathBuf) {
+    let stopped = async {
+        if let Some(guard) = GuardHandle::adopt(&dir).await? {
+            guard.stop(ORPHAN_GRACE).await?;
+            guard.ack().await?;
+            tracing::info!(service = name, "stopped: the file no longer declares it");
+        }
+        Ok::<_, backstay_app::AppError>(())
+    };
+    if let Err(error) = stopped.await {
+        tracing::warn!(service = name, %error, "a program that the file no longer declares was not stopped");
     }
 }

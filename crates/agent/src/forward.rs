@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -140,12 +141,25 @@ impl Forwarder {
         control.stats()
     }
 
+    /// A balancer that holds its socket and does not answer would keep a new one out.
+    fn end_hung(&self, pid: u32) {
+        let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let Some(number) = number.filter(|_| is_balancer(pid, &self.socket)) else { return };
+        tracing::error!(pid, "the balancer does not answer and is ended");
+        if let Err(error) = rustix::process::kill_process(number, rustix::process::Signal::KILL) {
+            tracing::debug!(pid, %error, "it had ended before");
+        }
+    }
+
     fn start(&self, seen: &mut Forwarding, starts: &mut u32) {
         if *starts > 0 {
             let pause = (START_AGAIN_AFTER * 2_u32.pow((*starts).min(8))).min(START_PAUSE_MAX);
             std::thread::sleep(pause);
         }
         *starts += 1;
+        if let Some(pid) = seen.pid.take() {
+            self.end_hung(pid);
+        }
         match spawn(&self.exe, &self.socket, &self.log) {
             Ok(()) => tracing::info!("balancer started"),
             Err(error) => {
@@ -155,6 +169,13 @@ impl Forwarder {
         }
         wait_for(&self.socket);
     }
+}
+
+/// A process of that number is the balancer of that socket only if it was started with it.
+fn is_balancer(pid: u32, socket: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0);
+    words.any(|word| word == socket.as_os_str().as_bytes())
 }
 
 /// Starts the balancer as a session of its own, so that it outlives this agent and its terminal.

@@ -15,7 +15,7 @@ use backstay_model::{
     Generation, Health, InstanceObservation, InstanceState, Instant, NodeName, Role, ServiceId, Token,
 };
 use backstay_spec::{AppSpec, RunSpec};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock;
 use crate::session::write_whole;
@@ -33,6 +33,11 @@ const LOG_FILES_MAX: u32 = 5;
 const LEAVE_AFTER: Duration = Duration::from_millis(1500);
 /// A program that has not passed its check since its start is starting for this long, and only then failing.
 const START_WITHIN: Duration = Duration::from_secs(20);
+/// On top of the grace: how long an end may take before it no longer proves that the instance is looked after.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// An instance that had to be ended because it no longer proved life counts as so many failures: as many as make the
+/// coordinator look for another node.
+const FAILURES_OF_A_HANG: usize = 3;
 /// Pause before a call to a guard that failed is made again.
 const CALL_AGAIN: Duration = Duration::from_millis(500);
 
@@ -82,15 +87,36 @@ struct Numbered {
     order: Order,
 }
 
+/// What its task last saw, with the instants from which ages are counted: they go on while the task waits.
+#[derive(Clone, Debug)]
+struct Seen {
+    said: InstanceObservation,
+    failed_at: Vec<Instant>,
+    healthy_since: Option<Instant>,
+    proof: Proof,
+}
+
+/// What speaks for it that it lives (S5).
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Proof {
+    /// Nothing.
+    None,
+    /// It runs, and has no check that could say more.
+    Runs,
+    /// Its check passed then.
+    Passed(Instant),
+    /// It starts or stops, which may take until then.
+    Until(Instant),
+}
+
 /// The agent's ends of an instance's task.
 #[derive(Debug)]
 pub struct Instance {
     order: watch::Sender<Numbered>,
     idle_under: watch::Receiver<u64>,
+    seen: watch::Receiver<Seen>,
     /// Tell it until when its role runs.
     pub until: watch::Sender<Option<(Token, Instant)>>,
-    /// See what it sees.
-    pub seen: watch::Receiver<InstanceObservation>,
     /// What it was made from; another one replaces it.
     pub config: Arc<InstanceConfig>,
     task: tokio::task::JoinHandle<()>,
@@ -110,7 +136,9 @@ impl Instance {
         let (order, orders) = watch::channel(Numbered { number: 0, order: Order::Leave });
         let (tell_idle, idle_under) = watch::channel(u64::MAX);
         let (until, deadlines) = watch::channel(None);
-        let (tell, seen) = watch::channel(not_looked_yet());
+        let (failed_at, proof) = (Vec::new(), Proof::Until(clock::now() + START_WITHIN));
+        let unknown = Seen { said: not_looked_yet(), failed_at, healthy_since: None, proof };
+        let (tell, seen) = watch::channel(unknown);
         let keeper = Keeper {
             config: config.clone(),
             orders,
@@ -130,6 +158,7 @@ impl Instance {
             healthy_since: None,
             started: Some(clock::now()),
             has_passed: false,
+            ends_by: None,
         };
         Self { order, idle_under, until, seen, config, task: tokio::spawn(keeper.keep()) }
     }
@@ -152,15 +181,47 @@ impl Instance {
     /// What is seen of it, judged against what it was told last: until it has said that nothing runs *under that order*, it
     /// is not idle, for it may be starting something at this very moment.
     pub fn observe(&self) -> InstanceObservation {
-        let seen = self.seen.borrow().clone();
+        let now = clock::now();
+        let Seen { said, failed_at, healthy_since, .. } = self.seen.borrow().clone();
         let told = self.order.borrow();
         let idle = *self.idle_under.borrow() == told.number;
-        let state = match (seen.state, &told.order) {
+        let state = match (said.state, &told.order) {
             (InstanceState::Prepared, Order::Run { .. }) => InstanceState::Starting,
             (InstanceState::Prepared, Order::Stop | Order::Leave) if !idle => InstanceState::Stopping,
             (state, _) => state,
         };
-        InstanceObservation { state, ..seen }
+        let failures = failed_at.iter().filter(|at| now.since(**at) < FAILURE_WINDOW).count() as u32;
+        let healthy_for = healthy_since.map_or(Duration::ZERO, |since| now.since(since));
+        InstanceObservation { state, failures, healthy_for, ..said }
+    }
+
+    /// The newest instant at which it was proven alive, if it ever was.
+    pub fn proven_at(&self) -> Option<Instant> {
+        let now = clock::now();
+        match self.seen.borrow().proof {
+            Proof::None => None,
+            Proof::Runs => Some(now),
+            Proof::Passed(at) => Some(at),
+            Proof::Until(end) => Some(now.min(end)),
+        }
+    }
+
+    /// Wakes somebody whenever something about it changes, for as long as it is looked after.
+    pub fn wake(&self, whom: mpsc::Sender<()>) {
+        let (mut seen, mut idle) = (self.seen.clone(), self.idle_under.clone());
+        tokio::spawn(async move {
+            loop {
+                let news = tokio::select! {
+                    news = seen.changed() => news,
+                    news = idle.changed() => news,
+                };
+                if news.is_err() {
+                    return;
+                }
+                // A full channel already says it.
+                whom.try_send(()).ok();
+            }
+        });
     }
 }
 
@@ -184,7 +245,7 @@ struct Keeper {
     config: Arc<InstanceConfig>,
     orders: watch::Receiver<Numbered>,
     deadlines: watch::Receiver<Option<(Token, Instant)>>,
-    tell: watch::Sender<InstanceObservation>,
+    tell: watch::Sender<Seen>,
     tell_idle: watch::Sender<u64>,
     guard: Option<GuardHandle>,
     checker: Option<Checker>,
@@ -200,6 +261,8 @@ struct Keeper {
     healthy_since: Option<Instant>,
     started: Option<Instant>,
     has_passed: bool,
+    /// It is being ended, which may take until then.
+    ends_by: Option<Instant>,
 }
 
 impl Keeper {
@@ -217,6 +280,7 @@ impl Keeper {
                 (Order::Leave, true) => self.attend().await,
                 (Order::Leave | Order::Stop, false) => {
                     self.state = InstanceState::Prepared;
+                    self.ends_by = None;
                     self.say();
                     self.tell_idle.send_replace(number);
                     if self.orders.changed().await.is_err() {
@@ -281,14 +345,7 @@ impl Keeper {
             _ = events.changed() => {}
             changed = self.orders.changed() => if changed.is_err() { std::future::pending::<()>().await },
             Ok(()) = self.deadlines.changed() => {
-                let until = *self.deadlines.borrow_and_update();
-                let held = self.under.and_then(|(token, _)| token);
-                if let (Some((token, until)), Some(held)) = (until, held)
-                    && token == held
-                    && let Err(error) = guard.extend(token.0, until.0).await
-                {
-                    tracing::warn!(service = %self.config.service, %error, "the guard's deadline was not moved");
-                }
+                move_deadline(&self.config.service, guard, &mut self.deadlines, self.under).await;
             }
             () = changed(&mut self.health) => {}
         }
@@ -296,6 +353,11 @@ impl Keeper {
 
     /// The program ended by itself, or its guard ended it: nothing may be left before the next start.
     async fn ended(&mut self, report: ExitReport) {
+        let now = clock::now();
+        let was_failing = self.guard.is_some() && self.health_now() == Health::Failing;
+        self.state = InstanceState::Stopping;
+        self.ends_by = Some(now + END_WITHIN);
+        self.say();
         let Some(guard) = &self.guard else { return };
         let settled = guard.events().borrow().is_empty();
         if !settled {
@@ -304,9 +366,12 @@ impl Keeper {
         }
         let sentence = describe(&report);
         tracing::warn!(service = %self.config.service, "{sentence}");
-        // The end at a deadline is the guard doing its duty, not a fault of the program.
-        if !matches!(report.reason, ExitReason::Deadline | ExitReason::Stopped | ExitReason::Killed) {
-            self.failures.push(clock::now());
+        match report.reason {
+            // It hung until its role was given up for want of proof: the next start here deserves no trust.
+            ExitReason::Deadline if was_failing => self.failures.extend([now; FAILURES_OF_A_HANG]),
+            // The end at a deadline is else the guard doing its duty, not a fault of the program.
+            ExitReason::Deadline | ExitReason::Stopped | ExitReason::Killed => {}
+            ExitReason::Exited | ExitReason::Lost => self.failures.push(now),
         }
         self.trouble = Some(sentence);
         self.leave_guard().await;
@@ -321,10 +386,25 @@ impl Keeper {
                 return;
             }
         }
+        let grace = self.config.app.grace;
         self.state = InstanceState::Stopping;
+        self.ends_by = self.ends_by.or(Some(clock::now() + grace + END_WITHIN));
         self.say();
         let Some(guard) = &self.guard else { return };
-        match guard.stop(self.config.app.grace).await {
+        let stopped = {
+            let stop = guard.stop(grace);
+            tokio::pin!(stop);
+            loop {
+                tokio::select! {
+                    stopped = &mut stop => break stopped,
+                    // The role is still held: its grace must not be cut short by the deadline of a moment ago.
+                    Ok(()) = self.deadlines.changed() => {
+                        move_deadline(&self.config.service, guard, &mut self.deadlines, self.under).await;
+                    }
+                }
+            }
+        };
+        match stopped {
             Ok(_) | Err(AppError::Gone { .. }) => {
                 self.leave_guard().await;
                 self.state = InstanceState::Prepared;
@@ -345,7 +425,7 @@ impl Keeper {
             tracing::warn!(service = %self.config.service, %error, "the guard did not leave");
         }
         (self.checker, self.health, self.healthy_since) = (None, None, None);
-        (self.under, self.pid, self.containment) = (None, None, None);
+        (self.under, self.pid, self.containment, self.ends_by) = (None, None, None, None);
     }
 
     async fn start(&mut self, role: Role, token: Option<Token>, generation: Generation) {
@@ -525,27 +605,40 @@ impl Keeper {
         self.say();
     }
 
+    /// What the checks say; a program without one is well while it runs.
+    fn health_now(&mut self) -> Health {
+        let (Some(_), Some(health)) = (&self.guard, &mut self.health) else {
+            return if self.guard.is_some() { Health::Passing } else { Health::Unknown };
+        };
+        let state = health.borrow_and_update().state;
+        self.has_passed |= state == HealthState::Passing;
+        let starts = !self.has_passed && self.started.is_some_and(|at| clock::now().since(at) < START_WITHIN);
+        match state {
+            HealthState::Passing => Health::Passing,
+            HealthState::Failing if !starts => Health::Failing,
+            HealthState::Unknown | HealthState::Failing => Health::Unknown,
+        }
+    }
+
+    fn proof(&self) -> Proof {
+        let passed = self.health.as_ref().and_then(|health| health.borrow().last_ok_boottime_ns);
+        match (&self.guard, self.ends_by, passed) {
+            (None, ..) if self.state == InstanceState::Starting => Proof::Until(clock::now() + END_WITHIN),
+            (None, ..) => Proof::None,
+            (Some(_), Some(ends_by), _) => Proof::Until(ends_by),
+            (Some(_), None, Some(at)) => Proof::Passed(Instant(at)),
+            (Some(_), None, None) if self.health.is_none() => Proof::Runs,
+            (Some(_), None, None) => self.started.map_or(Proof::None, |started| Proof::Until(started + START_WITHIN)),
+        }
+    }
+
     /// Publishes what is seen, if it differs.
     fn say(&mut self) {
         let now = clock::now();
         self.failures.retain(|at| now.since(*at) < FAILURE_WINDOW);
-        let mut trouble = self.trouble.clone();
-        let health = match (&self.guard, &mut self.health) {
-            (None, _) => Health::Unknown,
-            (Some(_), None) => Health::Passing,
-            (Some(_), Some(health)) => {
-                let health = health.borrow_and_update().clone();
-                trouble = trouble.or(health.last_error.clone().filter(|_| health.state == HealthState::Failing));
-                self.has_passed |= health.state == HealthState::Passing;
-                let starts = !self.has_passed && self.started.is_some_and(|at| now.since(at) < START_WITHIN);
-                match health.state {
-                    HealthState::Passing => Health::Passing,
-                    HealthState::Failing if !starts => Health::Failing,
-                    HealthState::Unknown | HealthState::Failing => Health::Unknown,
-                }
-            }
-        };
-        if self.guard.is_some() && self.state != InstanceState::Stopping {
+        let health = self.health_now();
+        let ending = self.state == InstanceState::Stopping && self.ends_by.is_some();
+        if self.guard.is_some() && !ending {
             let started = health == Health::Passing || self.state == InstanceState::Running;
             self.state = if started { InstanceState::Running } else { InstanceState::Starting };
         }
@@ -554,22 +647,25 @@ impl Keeper {
             (Health::Passing, Some(_)) => {}
             _ => self.healthy_since = None,
         }
+        let last_error = self.health.as_ref().and_then(|health| health.borrow().last_error.clone());
         let endpoint = self.port.or_else(|| self.remembered_port());
-        let seen = InstanceObservation {
+        let said = InstanceObservation {
             state: self.state,
             health,
             endpoint: endpoint.map(|port| SocketAddr::new(self.config.address, port)),
             token: self.under.and_then(|(token, _)| token),
-            failures: self.failures.len() as u32,
-            healthy_for: self.healthy_since.map_or(Duration::ZERO, |since| now.since(since)),
+            failures: 0,
+            healthy_for: Duration::ZERO,
             pid: self.pid,
             containment: self.containment.clone(),
-            trouble,
+            trouble: self.trouble.clone().or(last_error.filter(|_| health == Health::Failing)),
         };
+        let (failed_at, healthy_since, proof) = (self.failures.clone(), self.healthy_since, self.proof());
+        let seen = Seen { said, failed_at, healthy_since, proof };
         self.tell.send_if_modified(|known| {
-            let same = InstanceObservation { healthy_for: known.healthy_for, ..seen.clone() } == *known;
+            let news = known.said != seen.said || known.failed_at != seen.failed_at;
             *known = seen;
-            !same
+            news
         });
     }
 }
@@ -584,6 +680,23 @@ fn reveal(value: &str) -> Result<String, String> {
     match value.strip_prefix("env:") {
         Some(name) => std::env::var(name).map_err(|_| format!("the agent's environment has no `{name}`")),
         None => Ok(value.to_owned()),
+    }
+}
+
+/// Moves a guard's deadline along with the role's, if it is the token that the guard runs under.
+async fn move_deadline(
+    service: &ServiceId,
+    guard: &GuardHandle,
+    deadlines: &mut watch::Receiver<Option<(Token, Instant)>>,
+    under: Option<(Option<Token>, Generation)>,
+) {
+    let until = *deadlines.borrow_and_update();
+    let held = under.and_then(|(token, _)| token);
+    if let (Some((token, until)), Some(held)) = (until, held)
+        && token == held
+        && let Err(error) = guard.extend(token.0, until.0).await
+    {
+        tracing::warn!(%service, %error, "the guard's deadline was not moved");
     }
 }
 

@@ -72,11 +72,17 @@ pub fn start(dir: &Path, to_stderr: bool) -> Result<LogKeeper, LogError> {
     Ok(LogKeeper { lines })
 }
 
+/// How long a panic waits for its line to reach the log.
+const LAST_LINES: Duration = Duration::from_millis(100);
+
 fn log_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tracing::error!("{panic}");
         before(panic);
+        // One dead task would leave an agent that renews its session and does nothing else. The parent starts it anew.
+        std::thread::sleep(LAST_LINES);
+        std::process::abort();
     }));
 }
 

@@ -55,10 +55,27 @@ impl Reporter {
                 _ => self.hand_over(observation).await,
             };
             match answer {
-                Ok(picture) => drop(self.picture.send_replace(Some((Arc::new(picture), clock::now())))),
+                Ok(picture) => {
+                    let picture = self.with_earlier_sightings(picture);
+                    self.picture.send_replace(Some((Arc::new(picture), clock::now())));
+                }
                 Err(why) => tracing::debug!(why, "nobody took the report"),
             }
         }
+    }
+
+    /// A new coordinator has not heard everybody yet; what its predecessor knew of the others is still the best there is.
+    fn with_earlier_sightings(&self, mut picture: Picture) -> Picture {
+        if let Some((earlier, at)) = self.picture.borrow().as_ref() {
+            let since = clock::now().since(*at);
+            for (node, sighting) in picture.nodes.iter_mut().filter(|(_, sighting)| sighting.observation.is_none()) {
+                if let Some(known) = earlier.nodes.get(node).filter(|known| known.observation.is_some()) {
+                    sighting.observation.clone_from(&known.observation);
+                    sighting.age = known.age.saturating_add(since);
+                }
+            }
+        }
+        picture
     }
 
     async fn send(&self, to: &NodeName, observation: &Observation) -> Result<Picture, String> {
@@ -79,7 +96,8 @@ impl Reporter {
 /// A sentence naming who coordinates instead, as far as is known.
 pub async fn take(to: &mpsc::Sender<Report>, observation: Observation) -> Result<Picture, String> {
     let (answer, answered) = oneshot::channel();
-    to.try_send(Report { observation, answer }).map_err(|_| "too many reports are waiting".to_owned())?;
+    to.try_send(Report { observation, arrived: clock::now(), answer })
+        .map_err(|_| "too many reports are waiting".to_owned())?;
     match tokio::time::timeout(ANSWER_WITHIN, answered).await {
         Ok(Ok(Ok(picture))) => Ok(picture),
         Ok(Ok(Err(Some(other)))) => Err(format!("{other} coordinates")),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use backstay_coord::{Leadership, Store, StoreError};
 use backstay_model::memory::{Compare, Op, Txn};
 use backstay_model::{NodeName, Observation, Subject};
+use backstay_spec::Spec;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -162,13 +163,13 @@ impl Requests {
             }
         };
         let to = self.known_node(&sight, &to)?;
-        let generation = sight.reading.goal.generation;
+        let told_before = sight.reading.events.keys().next_back().copied().unwrap_or(0);
         let key = cluster::switchover_key(&subject);
         let put = Op::Put { key: key.clone(), value: encode(&to), session: None };
         self.submit(Vec::new(), vec![put]).await?;
         let done = |reading: &Reading| !reading.switchovers.contains_key(&subject) && holds(reading, &subject, &to);
         let refused = |reading: &Reading| {
-            let newest = reading.events.values().rev().take_while(|event| event.generation >= generation);
+            let newest = reading.events.range(told_before + 1..).map(|(_, event)| event);
             newest.flat_map(|event| &event.reasons).find_map(|reason| match reason {
                 backstay_model::Reason::Refused { subject: s, node, why } if *s == subject && *node == to => Some(*why),
                 _ => None,
@@ -230,6 +231,9 @@ impl Requests {
             let message = format!("the file is for cluster `{}`, this is `{}`", spec.cluster, adopted.spec.cluster);
             return Err(failed(422, "other-cluster", message, "apply it on that cluster"));
         }
+        if let Some((why, help)) = unsafe_change(&adopted.spec, &spec, &self.voters()) {
+            return Err(failed(409, "refused-for-safety", why, help));
+        }
         let changes = backstay_spec::diff(&adopted.spec, &spec);
         let hash = backstay_spec::hash(&new_text);
         let value = encode(&FileValue { hash: hash.clone(), text: new_text });
@@ -240,6 +244,13 @@ impl Requests {
         }
         self.wait_until(|reading| reading.file.as_ref().is_some_and(|file| file.hash == hash)).await;
         Ok((200, json!({ "adopted": true, "hash": hash, "changes": changes })))
+    }
+
+    /// Nodes whose votes count now.
+    fn voters(&self) -> Vec<NodeName> {
+        let known = self.leadership.borrow();
+        let members = known.iter().flat_map(|known| &known.members).filter(|member| member.voter);
+        members.map(|member| NodeName::from(member.node.as_str())).collect()
     }
 
     fn known_node(&self, sight: &Sight, word: &str) -> Result<NodeName, Answer> {
@@ -274,6 +285,33 @@ impl Requests {
         let now = reading.borrow().clone();
         now
     }
+}
+
+/// A change of the file that would cut agents off from each other, or let two instances act at once, while it is under way.
+fn unsafe_change(old: &Spec, new: &Spec, voters: &[NodeName]) -> Option<(String, &'static str)> {
+    if old.ports != new.ports {
+        let help = "stop all agents, change the file everywhere, and found the store anew";
+        return Some(("agents could not reach each other while `[ports] peer` changes".to_owned(), help));
+    }
+    let moved = new.nodes.iter().find(|(name, node)| old.nodes.get(*name).is_some_and(|was| was.addr != node.addr));
+    if let Some((name, _)) = moved {
+        let help = "drain it, take it out of the file, and add it under another name";
+        return Some((format!("{name} could not be reached by the others while its `addr` changes"), help));
+    }
+    if let Some(name) = voters.iter().find(|name| !new.nodes.contains_key(*name)) {
+        return Some((
+            format!("{name} votes in the store, which this build cannot hand to another node"),
+            "keep it in the file, drained",
+        ));
+    }
+    let turned = new
+        .services
+        .values()
+        .find(|service| old.services.get(&service.id).is_some_and(|was| was.exclusive != service.exclusive));
+    turned.map(|service| {
+        let why = format!("{} runs without a grant (or under one) while `exclusive` changes", service.id);
+        (why, "declare it under another name, and take this one out once that runs")
+    })
 }
 
 /// Whether a move has arrived: the node holds the grant, or carries traffic of a service that several may.

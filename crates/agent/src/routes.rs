@@ -86,20 +86,18 @@ impl Routing<'_> {
         }
     }
 
-    /// Active instances that are not known to be down get traffic; spares drain what they had. If no active one is known
-    /// to be well, well spares help out: a wrong picture should not stop traffic that could flow.
+    /// Active instances that are not known to be unwell get traffic: unknown stops nothing, and the balancer probes by itself.
+    /// Spares finish what they had. If every active one is known to be unwell, well spares help out: a late goal should not
+    /// stop traffic that could flow.
     fn balanced(&self, service: &ServiceId) -> Vec<Backend> {
         let Some(goal) = self.goal.services.get(service) else { return Vec::new() };
-        let well = |node: &NodeName| {
-            let seen = self.reports.get(node).and_then(|report| report.instances.get(service));
-            seen.is_some_and(|seen| seen.is_well())
-        };
-        let is_active = |role: Role| role == Role::Active;
-        let any_active_well = goal.instances.iter().any(|(node, i)| is_active(i.role) && well(node));
+        let seen = |node: &NodeName| self.reports.get(node).and_then(|report| report.instances.get(service));
+        let serves = |node: &NodeName, role: Role| role == Role::Active && seen(node).is_none_or(|i| i.is_well());
+        let helps = |node: &NodeName| seen(node).is_some_and(|i| i.is_well());
+        let any = goal.instances.iter().any(|(node, i)| serves(node, i.role));
         let backends = goal.instances.iter().filter_map(|(node, instance)| {
-            let serves = if any_active_well { is_active(instance.role) && well(node) } else { well(node) };
-            let state = if serves { BackendState::Active } else { BackendState::Draining };
-            self.backend(node, service, state)
+            let used = if any { serves(node, instance.role) } else { helps(node) };
+            self.backend(node, service, if used { BackendState::Active } else { BackendState::Draining })
         });
         backends.collect()
     }

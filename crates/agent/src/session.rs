@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_coord::{Store, StoreError};
+use backstay_coord::Store;
 use backstay_model::memory::{Compare, Op, Renewal, Txn};
 use backstay_model::{Grant, Instant, NodeName, RoleKey, Token, lease};
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,6 @@ impl Keeper {
                 holding.roles.retain(|_, (_, until)| *until > now);
             }
             Ok(Ok(_)) => self.lose(holding, "it ended in the store"),
-            Ok(Err(StoreError::Refused { why })) => self.lose(holding, &why),
             Ok(Err(error)) => tracing::debug!(%error, "the session was not renewed"),
             Err(_) => tracing::debug!("the store did not answer the renewal in time"),
         }

@@ -13,7 +13,9 @@ use backstay_coord::{
 use backstay_model::NodeName;
 use backstay_spec::Spec;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use crate::clock;
 use crate::identity::{ClusterFacts, Identity};
 use crate::peer::{self, PeerError, PeerNet};
 
@@ -22,7 +24,9 @@ pub const STORE_PATH: &str = "/store";
 /// Pause between the steps of a rejoin that have to wait for others.
 const REJOIN_PAUSE: Duration = Duration::from_millis(300);
 /// Pause before a witness tries again to hand leadership on.
-const HAND_ON_AGAIN: Duration = Duration::from_secs(5);
+const HAND_ON_AGAIN: Duration = Duration::from_secs(30);
+/// Longest time between two looks at who leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a rejoin may take in all.
 const REJOIN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -195,10 +199,20 @@ pub async fn watch_over(
     trouble: watch::Sender<Option<String>>,
 ) {
     let mut leadership = voter.leadership();
+    let mut handing_on: Option<JoinHandle<()>> = None;
+    let mut next_try = clock::now();
     loop {
         let now = leadership.borrow_and_update().clone();
+        let others = now.members.iter().any(|member| member.voter && member.node != voter.node());
+        if is_witness && others && now.am_leader_established && clock::now() >= next_try {
+            next_try = clock::now() + HAND_ON_AGAIN;
+            handing_on = Some(tokio::spawn(hand_on(voter.clone())));
+        }
+        // While it hands leadership on it does not coordinate: it would only fight its successor.
+        let busy = handing_on.as_ref().is_some_and(|task| !task.is_finished());
         leads.send_if_modified(|leading| {
-            std::mem::replace(leading, now.am_leader_established) != now.am_leader_established
+            let leads = now.am_leader_established && !busy;
+            std::mem::replace(leading, leads) != leads
         });
         let sentence = match &now.health {
             Health::Forming { waiting_for } => Some(format!("the store waits for {} to form", waiting_for.join(", "))),
@@ -210,16 +224,16 @@ pub async fn watch_over(
             *known = sentence;
             changed
         });
-        let hands_on = is_witness && now.am_leader_established;
         known.send_replace(Some(now));
-        if hands_on {
-            if let Err(error) = voter.step_down().await {
-                tracing::debug!(%error, "no other voter takes leadership from this witness");
-            }
-            tokio::time::sleep(HAND_ON_AGAIN).await;
-        }
-        if leadership.changed().await.is_err() {
+        let wake = tokio::time::timeout(LOOK_AGAIN, leadership.changed());
+        if matches!(wake.await, Ok(Err(_))) {
             return;
         }
+    }
+}
+
+async fn hand_on(voter: Embedded) {
+    if let Err(error) = voter.step_down().await {
+        tracing::debug!(%error, "no other voter takes leadership from this witness");
     }
 }

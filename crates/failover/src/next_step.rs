@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use backstay_model::{AddressState, Goal, Grant, InstanceState, NodeName, Observation, RoleKey, Step, Token};
+use backstay_model::{
+    AddressState, Goal, Grant, InstanceState, ListenerName, NodeName, Observation, RoleKey, Step, Token,
+};
 
 /// What an agent knows of its own hold on things.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ pub fn next_steps(goal: &Goal, local: &Local<'_>) -> Vec<Step> {
     }
     for (name, address) in &goal.addresses {
         let role = RoleKey::Address(name.clone());
-        let idle = !matches!(local.seen.addresses.get(name), Some(AddressState::Bound(_)));
+        let idle = is_closed(local, name);
         let named = address.role.holder.as_ref() == Some(local.node);
         if let Some(token) = enter(goal, local, &role, named, idle, &mut steps) {
             steps.push(Step::Bind { listener: name.clone(), token });
@@ -111,10 +113,15 @@ fn stop_what_is_unwanted(goal: &Goal, local: &Local<'_>, steps: &mut Vec<Step>) 
         }
     }
     for (name, seen) in &local.seen.addresses {
-        let AddressState::Bound(token) = seen else { continue };
+        // One that cannot be bound may be bound in part: it is told to close like any other.
+        let token = match seen {
+            AddressState::Closed => continue,
+            AddressState::Bound(token) => Some(*token),
+            AddressState::Failed(_) => None,
+        };
         let named = goal.addresses.get(name).is_some_and(|a| a.role.holder.as_ref() == Some(local.node));
         let grant = local.grants.get(&RoleKey::Address(name.clone()));
-        let ours = grant.is_some_and(|grant| is_ours(grant, local) && grant.token == *token);
+        let ours = grant.is_some_and(|grant| is_ours(grant, local) && token.is_none_or(|token| grant.token == token));
         if !(named && ours) {
             steps.push(Step::Unbind { listener: name.clone() });
         }
@@ -133,13 +140,17 @@ fn release_what_is_over(goal: &Goal, local: &Local<'_>, steps: &mut Vec<Step>) {
             }
             RoleKey::Address(name) => {
                 let named = goal.addresses.get(name).is_some_and(|a| a.role.holder.as_ref() == Some(local.node));
-                (named, !matches!(local.seen.addresses.get(name), Some(AddressState::Bound(_))))
+                (named, is_closed(local, name))
             }
         };
         if !named && idle {
             steps.push(Step::ReleaseGrant { role: role.clone(), token: grant.token });
         }
     }
+}
+
+fn is_closed(local: &Local<'_>, name: &ListenerName) -> bool {
+    local.seen.addresses.get(name).is_none_or(|state| *state == AddressState::Closed)
 }
 
 fn is_ours(grant: &Grant, local: &Local<'_>) -> bool {
