@@ -1,27 +1,11 @@
 //! S14: the file bootstraps, the adopted one rules.
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
 use crate::rig::cluster::{NODES, service_in};
 use crate::rig::{Cluster, GENEROUS, load, standard, wait};
-
-/// A request to an agent's socket, as another program than the command would make it.
-fn post(cluster: &Cluster, node: &str, path: &str, body: &Value) -> (u16, Value) {
-    let body = body.to_string();
-    let mut socket = UnixStream::connect(cluster.place.state(node).join("api.sock")).expect("the agent's socket");
-    let head =
-        format!("POST {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Type: application/json\r\n");
-    write!(socket, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("a request");
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).expect("an answer");
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
-}
 
 fn notes(status: &Value) -> String {
     status["notes"].to_string()
@@ -48,7 +32,7 @@ fn config_apply() {
 
     // Over another file than the adopted one.
     let body = json!({ "text": format!("# another\n{first}"), "expected_hash": "0000" });
-    let (status, answer) = post(&cluster, "n1", "/config/apply", &body);
+    let (status, answer) = cluster.request("n1", "POST", "/config/apply", &body).expect("an answer");
     assert_eq!((status, &answer["error"]["code"]), (409, &json!("hash-moved")), "{answer}");
     assert_eq!(adopted(&cluster), hash);
 

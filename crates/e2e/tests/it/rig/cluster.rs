@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -315,6 +317,19 @@ impl Cluster {
     pub fn ask(&self, node: &str, arguments: &[&str]) -> Ran {
         let state = self.place.state(node).display().to_string();
         self.run(&[arguments, &["--state", &state, "--json"]].concat())
+    }
+
+    /// A request to an agent's socket, as another program than the command would make it: HTTP status and answer.
+    pub fn request(&self, node: &str, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let mut socket = UnixStream::connect(self.place.state(node).join("api.sock")).ok()?;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n");
+        write!(socket, "{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        Some((status, serde_json::from_str(body).ok()?))
     }
 
     /// A node's status.
