@@ -282,8 +282,7 @@ impl Requests {
     async fn wait_until(&self, done: impl Fn(&Reading) -> bool) -> Arc<Reading> {
         let mut reading = self.reading.clone();
         drop(tokio::time::timeout(CARRIED_OUT_WITHIN, reading.wait_for(|reading| done(reading))).await);
-        let now = reading.borrow().clone();
-        now
+        reading.borrow().clone()
     }
 }
 
