@@ -3,7 +3,6 @@
 //! It chooses nothing: it is told to run or not to run, restarts with back-off what ends by itself, and moves the guard's
 //! deadline along with the session's. A guard that is already there when the agent starts is adopted as it is.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use backstay_spec::{AppSpec, RunSpec};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
+use crate::program;
 use crate::session::write_whole;
 
 /// Failures older than this are forgotten.
@@ -364,7 +364,7 @@ impl Keeper {
             let mut events = guard.events();
             drop(events.wait_for(GuardEvent::is_empty).await);
         }
-        let sentence = describe(&report);
+        let sentence = program::describe_end(&report);
         tracing::warn!(service = %self.config.service, "{sentence}");
         match report.reason {
             // It hung until its role was given up for want of proof: the next start here deserves no trust.
@@ -506,20 +506,8 @@ impl Keeper {
             return Err("systemd units are not in this build".to_owned());
         };
         let port = self.pick_port(&argv)?;
-        let fill = |text: &String| fill(text, &config, port);
-        let mut env = BTreeMap::new();
-        for (name, value) in &config.app.env {
-            env.insert(name.clone(), reveal(value).map(|value| fill(&value))?);
-        }
-        let told = [
-            ("PORT", port.map(|port| port.to_string()).unwrap_or_default()),
-            ("BACKSTAY_SERVICE", config.service.to_string()),
-            ("BACKSTAY_NODE", config.node.to_string()),
-            ("BACKSTAY_ROLE", role.to_string()),
-            ("BACKSTAY_GENERATION", generation.0.to_string()),
-            ("BACKSTAY_TOKEN", token.map(|token| token.0.to_string()).unwrap_or_default()),
-        ];
-        env.extend(told.into_iter().filter(|(_, value)| !value.is_empty()).map(|(k, v)| (k.to_owned(), v)));
+        let env = program::environment(&config, port, role, token, generation)?;
+        let fill = |text: &String| program::fill(text, &config, port);
         Ok(GuardSpec {
             service: config.service.to_string(),
             node: config.node.to_string(),
@@ -589,7 +577,7 @@ impl Keeper {
             backstay_spec::CheckKind::Http(path) => CheckKind::Http { path: path.clone(), host: None, port: None },
             backstay_spec::CheckKind::Tcp => CheckKind::Tcp,
             backstay_spec::CheckKind::Run(argv) => {
-                CheckKind::Run(argv.iter().map(|text| fill(text, &self.config, self.port)).collect())
+                CheckKind::Run(argv.iter().map(|text| program::fill(text, &self.config, self.port)).collect())
             }
         };
         let (every, timeout, rise, fall) = (check.every, check.timeout, check.rise, check.fall);
@@ -670,19 +658,6 @@ impl Keeper {
     }
 }
 
-/// A value of `env`: plain, or a secret named by `file:PATH` or `env:NAME`, so that it never stands in the file.
-fn reveal(value: &str) -> Result<String, String> {
-    if let Some(path) = value.strip_prefix("file:") {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("the secret in {path} cannot be read: {error}"))?;
-        return Ok(text.trim_end_matches('\n').to_owned());
-    }
-    match value.strip_prefix("env:") {
-        Some(name) => std::env::var(name).map_err(|_| format!("the agent's environment has no `{name}`")),
-        None => Ok(value.to_owned()),
-    }
-}
-
 /// Moves a guard's deadline along with the role's, if it is the token that the guard runs under.
 async fn move_deadline(
     service: &ServiceId,
@@ -697,28 +672,6 @@ async fn move_deadline(
         && let Err(error) = guard.extend(token.0, until.0).await
     {
         tracing::warn!(%service, %error, "the guard's deadline was not moved");
-    }
-}
-
-/// Replaces what the file may name in arguments: `{addr}`, `{port}`, `{node}`, `{service}`.
-fn fill(text: &str, config: &InstanceConfig, port: Option<u16>) -> String {
-    text.replace("{addr}", &config.address.to_string())
-        .replace("{port}", &port.map(|port| port.to_string()).unwrap_or_default())
-        .replace("{node}", config.node.as_str())
-        .replace("{service}", &config.service.to_string())
-}
-
-fn describe(report: &ExitReport) -> String {
-    let how = match (report.code, report.signal) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "an end that nobody saw".to_owned(),
-    };
-    match report.reason {
-        ExitReason::Exited => format!("it ended by itself with {how}"),
-        ExitReason::Deadline => "its guard ended it: the role's deadline had passed".to_owned(),
-        ExitReason::Lost => "its guard died, and with it everything inside".to_owned(),
-        ExitReason::Stopped | ExitReason::Killed => format!("it was ended, with {how}"),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod local;
 pub mod log;
 pub mod parent;
 pub mod peer;
+mod program;
 mod report;
 mod requests;
 mod routes;

@@ -29,7 +29,7 @@ pub fn decide(view: &View<'_>, now: Instant) -> Decision {
     // 1. Who is here, who was lost, who flaps.
     let members = members::revise(&mut draft, view);
 
-    // 2. Nothing is placed for the first time before everybody could be there.
+    // 2. Nothing is placed for the first time before everybody could be there; the wait ends after one session time.
     if members::must_wait(&mut draft, view, &members) {
         return draft.finish(view, now);
     }
@@ -70,8 +70,10 @@ pub(crate) struct Draft {
 impl Draft {
     fn from(view: &View<'_>) -> Self {
         let mut goal = view.goal.clone();
+        let another = goal.spec_hash != view.spec_hash;
         goal.spec_hash = view.spec_hash.to_owned();
-        Self { goal, reasons: Vec::new(), answered: Vec::new(), wake_in: None }
+        let adopted = another.then(|| Reason::FileAdopted { hash: view.spec_hash.to_owned() });
+        Self { goal, reasons: adopted.into_iter().collect(), answered: Vec::new(), wake_in: None }
     }
 
     pub(crate) fn because(&mut self, reason: Reason) {

@@ -29,7 +29,8 @@ pub struct View<'a> {
     pub drains: BTreeSet<NodeName>,
     /// Moves that an operator asked for: what, and to which node.
     pub switchovers: BTreeMap<Subject, NodeName>,
-    /// Every live session has reported to this coordinator, or one session time has passed since it took over.
+    /// Everybody has reported to this coordinator, or one session time has passed since it took over. It gates the first
+    /// placement alone: later on, a node that has not reported is unknown, and unknown moves nothing.
     pub settled: bool,
 }
 

@@ -230,6 +230,11 @@ pub enum Reason {
         /// Why not.
         why: WhyNot,
     },
+    /// Another file is adopted; what it changes follows.
+    FileAdopted {
+        /// Hash of its text.
+        hash: String,
+    },
     /// A node is drained: nothing is placed on it.
     Draining {
         /// Which node.
@@ -307,6 +312,7 @@ impl Reason {
             | Self::Chosen { subject, node: n }
             | Self::ChoiceEnded { subject, node: n }
             | Self::Refused { subject, node: n, .. } => vec![subject.clone(), node(n)],
+            Self::FileAdopted { .. } => Vec::new(),
             Self::Short { service, .. } | Self::BelowNeed { service, .. } => vec![Subject::Service(service.clone())],
         }
     }
@@ -315,7 +321,8 @@ impl Reason {
     pub fn is_change(&self) -> bool {
         matches!(
             self,
-            Self::NodeLost { .. }
+            Self::FileAdopted { .. }
+                | Self::NodeLost { .. }
                 | Self::NodeReturned { .. }
                 | Self::Placed { .. }
                 | Self::Removed { .. }
@@ -371,6 +378,7 @@ impl fmt::Display for Reason {
                 write!(f, "{node} is no longer the choice of an operator for {subject}")
             }
             Self::Refused { subject, node, why } => write!(f, "{subject} cannot go to {node}: {why}"),
+            Self::FileAdopted { hash } => write!(f, "the file with hash {} is adopted", &hash[..hash.len().min(8)]),
             Self::Draining { node } => write!(f, "{node} is being drained: nothing is placed on it"),
         }
     }
