@@ -156,7 +156,7 @@ fn limits_are_named_and_a_refused_transaction_changes_nothing() {
     let answer = run.apply(write(vec![put(&"k".repeat(MAX_KEY_BYTES + 1), b"", None)])).answer;
     assert_eq!(answer, Answer::Refused(Refusal::BadKey { bytes: 257 }));
     let many = (0..=MAX_TXN_OPS).map(|n| put(&format!("k{n}"), b"", None)).collect();
-    assert_eq!(run.apply(write(many)).answer, Answer::Refused(Refusal::TooManyOps { ops: 129 }));
+    assert_eq!(run.apply(write(many)).answer, Answer::Refused(Refusal::TooManyOps { ops: MAX_TXN_OPS as u64 + 1 }));
     let full = vec![1; MAX_VALUE_BYTES];
     let mut refused = None;
     for n in 0..70 {

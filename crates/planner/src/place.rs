@@ -188,3 +188,73 @@ fn choose<'a>(
     }
     (chosen, apart)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(nodes: &[(&str, &str)], app: &str) -> Spec {
+        let nodes = nodes.iter().enumerate();
+        let nodes =
+            nodes.map(|(i, (name, rack))| format!("{name} = {{ addr = \"10.0.0.{}\", rack = \"{rack}\" }}\n", i + 1));
+        let text =
+            format!("cluster = \"t\"\n[nodes]\n{}[app.web]\nrun = [\"/bin/web\"]\n{app}\n", nodes.collect::<String>());
+        let parsed = backstay_spec::parse("t.toml", &text);
+        parsed.spec.unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
+    }
+
+    fn names(list: &[&str]) -> Vec<NodeName> {
+        list.iter().map(|name| NodeName::from(*name)).collect()
+    }
+
+    fn placed(spec: &Spec, change: impl FnOnce(&mut Demand<'_>)) -> (Vec<NodeName>, Option<Shortage>) {
+        let service = spec.services.values().next().expect("one service");
+        let (current, pull) = (BTreeSet::new(), Vec::new());
+        let (reluctant, barred) = (BTreeSet::new(), BTreeSet::new());
+        let mut demand = Demand { service, current, pull, reluctant, barred };
+        change(&mut demand);
+        let mut placement = place(&Topology::of(spec), &[demand]);
+        let nodes = placement.nodes.remove(&service.id).expect("an answer for each demand");
+        (nodes, placement.short.remove(&service.id))
+    }
+
+    const RACKS: [(&str, &str); 4] = [("n1", "a"), ("n2", "a"), ("n3", "b"), ("n4", "c")];
+
+    #[test]
+    fn no_two_instances_share_a_domain_of_the_spread() {
+        let spec = spec(&RACKS, "need = 2\nspread = \"rack\"");
+        assert_eq!(placed(&spec, |_| {}), (names(&["n1", "n3", "n4"]), None));
+    }
+
+    #[test]
+    fn where_domains_run_out_the_load_is_doubled_up_and_the_shortage_said() {
+        let spec = spec(&RACKS, "need = 3\nspread = \"rack\"");
+        let (nodes, short) = placed(&spec, |demand| demand.barred.extend(names(&["n4"])));
+        assert_eq!(nodes, names(&["n1", "n3", "n2"]), "two racks are left for three instances");
+        assert_eq!(short, Some(Shortage { placed: 2, wanted: 4, level: DomainLevel::Rack }));
+    }
+
+    #[test]
+    fn instances_stay_where_they_are_unless_something_pulls_or_bars() {
+        let spec = spec(&RACKS, "need = 1");
+        let stay = |demand: &mut Demand<'_>| demand.current.extend(names(&["n3", "n4"]));
+        assert_eq!(placed(&spec, stay).0, names(&["n3", "n4"]));
+        let pulled = |demand: &mut Demand<'_>| {
+            stay(demand);
+            demand.pull = names(&["n2"]);
+        };
+        assert_eq!(placed(&spec, pulled).0, names(&["n2", "n3"]));
+        let barred = |demand: &mut Demand<'_>| {
+            stay(demand);
+            demand.barred.extend(names(&["n3"]));
+        };
+        assert_eq!(placed(&spec, barred).0, names(&["n4", "n1"]));
+    }
+
+    #[test]
+    fn a_reluctant_node_is_the_last_choice_and_still_one() {
+        let spec = spec(&RACKS, "need = 1");
+        let reluctant = |demand: &mut Demand<'_>| demand.reluctant.extend(names(&["n1", "n2", "n3"]));
+        assert_eq!(placed(&spec, reluctant).0, names(&["n4", "n1"]));
+    }
+}
