@@ -355,6 +355,8 @@ impl Keeper {
     async fn ended(&mut self, report: ExitReport) {
         let now = clock::now();
         let was_failing = self.guard.is_some() && self.health_now() == Health::Failing;
+        // Found dead by an agent that has just started: its node went down with it, or its guard was killed. No fault of it.
+        let found_dead = self.pid.is_none();
         self.state = InstanceState::Stopping;
         self.ends_by = Some(now + END_WITHIN);
         self.say();
@@ -371,11 +373,13 @@ impl Keeper {
             ExitReason::Deadline if was_failing => self.failures.extend([now; FAILURES_OF_A_HANG]),
             // The end at a deadline is else the guard doing its duty, not a fault of the program.
             ExitReason::Deadline | ExitReason::Stopped | ExitReason::Killed => {}
+            ExitReason::Lost if found_dead => {}
             ExitReason::Exited | ExitReason::Lost => self.failures.push(now),
         }
-        self.trouble = Some(sentence);
+        let failed = self.failures.last() == Some(&now);
+        self.trouble = failed.then_some(sentence);
         self.leave_guard().await;
-        self.state = InstanceState::Failed;
+        self.state = if failed { InstanceState::Failed } else { InstanceState::Starting };
     }
 
     /// Asks the program to stop. Exclusive: at once. Balanced: after balancers elsewhere have stopped using it.
