@@ -62,7 +62,7 @@ fn read_tree(root: &Path) -> Result<Findings, String> {
 }
 
 fn check_file(path: &str, text: &str, findings: &mut Findings) {
-    findings.breaches.extend(rules::check_workplace(path, text));
+    findings.breaches.extend(rules::check_machine_paths(path, text));
     if let Some(dir) = path.strip_suffix("/Cargo.toml") {
         findings.breaches.extend(manifest::check_manifest(path, dir.trim_start_matches("crates/"), text));
     } else if path.ends_with(".md") {

@@ -44,24 +44,26 @@ pub fn check_page(path: &str, text: &str) -> Vec<Breach> {
 }
 
 /// Paths of one machine, in any text file.
-pub fn check_workplace(path: &str, text: &str) -> Vec<Breach> {
-    let needle = concat!("/wo", "rk/");
+pub fn check_machine_paths(path: &str, text: &str) -> Vec<Breach> {
+    // Split, so that this file does not breach its own rule.
+    let needles = [concat!("/wo", "rk/"), concat!("/ho", "me/")];
     let starts_path = |line: &str, at: usize| {
         line[..at]
             .chars()
             .next_back()
             .is_none_or(|c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '}' | '~')))
     };
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| line.match_indices(needle).any(|(at, _)| starts_path(line, at)))
-        .map(|(n, _)| Breach {
-            path: path.to_owned(),
-            line: n + 1,
-            rule: &tables::WORKPLACE,
-            what: format!("a path under {}", needle.trim_end_matches('/')),
-        })
-        .collect()
+    let found = |line: &&str| {
+        needles.into_iter().find(|needle| line.match_indices(needle).any(|(at, _)| starts_path(line, at)))
+    };
+    let lines = text.lines().enumerate().filter_map(|(n, line)| Some((n + 1, found(&line)?)));
+    let breach = |(line, needle): (usize, &str)| Breach {
+        path: path.to_owned(),
+        line,
+        rule: &tables::MACHINE_PATH,
+        what: format!("a path under {}", needle.trim_end_matches('/')),
+    };
+    lines.map(breach).collect()
 }
 
 /// How many calls in production code end the process when they meet the unexpected.
@@ -416,8 +418,8 @@ mod tests {
     #[test]
     fn paths_of_one_machine_are_refused() {
         let path = concat!("see /wo", "rk/main");
-        assert_eq!(check_workplace("a.md", path).len(), 1);
-        assert!(check_workplace("a.md", concat!("/srv/wo", "rk/main")).is_empty());
+        assert_eq!(check_machine_paths("a.md", path).len(), 1);
+        assert!(check_machine_paths("a.md", concat!("/srv/wo", "rk/main")).is_empty());
     }
 
     #[test]

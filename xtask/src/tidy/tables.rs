@@ -229,7 +229,7 @@ rules! {
     GRAPH: "graph",
         why "one TLS provider only: two mean two sets of faults to follow and two random sources",
         fix "turn the dependency's default features off, or pick its aws-lc feature; `cargo tree -i NAME` names who brings it";
-    WORKPLACE: "workplace-path",
+    MACHINE_PATH: "machine-path",
         why "a path of one machine means nothing on any other",
         fix "take the path from an argument, the environment or a temporary directory";
     LONG_FILE: "long-file",
