@@ -34,6 +34,8 @@ const WORTH_A_SNAPSHOT: u64 = 16;
 /// Longest wait for the consensus core to stop; its files are closed then in any case.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a purge that was asked for may take.
+const PURGE_WITHIN: Duration = Duration::from_secs(1);
 /// How often the room on disk and the health of the leader are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
@@ -207,13 +209,18 @@ impl Embedded {
         core.raft.trigger().snapshot().await.map_err(|error| StoreError::Shut { why: error.to_string() })
     }
 
-    /// Drops log entries up to `index` that a snapshot holds, now instead of when they are many.
+    /// Drops log entries up to `index` now instead of when they are many, and waits until they are gone. Only what a snapshot
+    /// holds can be dropped.
     ///
     /// # Errors
-    /// When the voter is shut.
+    /// When the voter is shut, or the entries are still there after a second: call again once a snapshot holds them.
     pub async fn purge_log(&self, index: u64) -> Result<(), StoreError> {
         let core = self.inner.core()?;
-        core.raft.trigger().purge_log(index).await.map_err(|error| StoreError::Shut { why: error.to_string() })
+        let shut = |why: String| StoreError::Shut { why };
+        core.raft.trigger().purge_log(index).await.map_err(|error| shut(error.to_string()))?;
+        let wait = core.raft.wait(Some(PURGE_WITHIN));
+        let gone = |metrics: &openraft::RaftMetrics<Types>| metrics.purged.is_some_and(|last| last.index() >= index);
+        wait.metrics(gone, "the log is purged").await.map(drop).map_err(|error| shut(error.to_string()))
     }
 
     /// Stops the voter and closes its files. Idempotent.

@@ -135,11 +135,10 @@ async fn a_damaged_snapshot_is_healed_by_the_one_before_it_or_refused() {
     let revision = write(&store, always(vec![put("k", &[9], None)])).await.revision;
     cluster.voters["n1"].snapshot_now().await.unwrap();
     backstay_coord::conformance::until("the log is purged", || async {
-        cluster.voters["n1"].purge_log(revision).await.unwrap();
-        snapshots().last().is_some_and(|path| path.to_string_lossy().contains(&format!("{revision:020}")))
+        cluster.voters["n1"].purge_log(revision).await.is_ok()
+            && snapshots().last().is_some_and(|path| path.to_string_lossy().contains(&format!("{revision:020}")))
     })
     .await;
-    cluster.voters["n1"].purge_log(revision).await.unwrap();
     write(&store, always(vec![put("k", &[10], None)])).await;
     cluster.stop("n1").await;
     for path in snapshots() {

@@ -126,16 +126,10 @@ async fn a_voter_far_behind_gets_a_snapshot() {
             .await;
         voter.snapshot_now().await.unwrap();
     }
-    // The snapshot is built in the background, and the purge waits for it.
-    until("the log before the snapshot is gone", || async {
-        for voter in cluster.voters.values() {
-            voter.purge_log(revision - 1).await.unwrap();
-        }
-        let dirs = cluster.voters.keys().map(|node| cluster.config(node).dir);
-        let mut snapshots = dirs.map(|dir| std::fs::read_dir(dir).unwrap().filter_map(Result::ok).count());
-        snapshots.all(|files| files >= 2)
-    })
-    .await;
+    // The snapshot is built in the background, and only what it holds can be purged.
+    for voter in cluster.voters.values() {
+        until("the log before the snapshot is gone", || async { voter.purge_log(revision - 1).await.is_ok() }).await;
+    }
     let back = cluster.open(away).await.unwrap();
     write(&store, always(vec![put("after", b"", None)])).await;
     until("the voter has caught up", || async {
