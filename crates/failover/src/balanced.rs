@@ -89,7 +89,7 @@ fn choice(
 ) -> Option<NodeName> {
     let subject = Subject::Service(service.id.clone());
     let kept = before.chosen.clone().filter(|node| members.present(node));
-    let Some(asked) = view.switchovers.get(&subject) else {
+    let Some(asked) = members.asked(view, &subject) else {
         draft.say_choice(&subject, before.chosen.as_ref(), kept.as_ref());
         return kept;
     };

@@ -173,7 +173,7 @@ fn choice(
         candidates.contains(node) || (silent && allowed(node))
     };
     let kept = before.filter(stands).cloned();
-    let Some(asked) = view.switchovers.get(subject) else {
+    let Some(asked) = members.asked(view, subject) else {
         draft.say_choice(subject, before, kept.as_ref());
         return kept;
     };

@@ -48,6 +48,13 @@ impl Members {
         self.get(node).is_some_and(|member| member.present)
     }
 
+    /// The node that an operator asked for, if that can be answered by now: a coordinator that has not heard everybody yet
+    /// does not refuse a move to a node that may be well.
+    pub(crate) fn asked<'v>(&self, view: &'v View<'_>, subject: &Subject) -> Option<&'v NodeName> {
+        let unheard = |node: &NodeName| self.get(node).is_some_and(|member| member.unfit == Some(WhyNot::Unknown));
+        view.switchovers.get(subject).filter(|node| view.settled || !unheard(node))
+    }
+
     /// The demand of one service: on lost and drained nodes nothing, on steady preferred nodes first.
     pub(crate) fn demand<'a>(&self, view: &View<'_>, service: &'a ServiceSpec, draft: &mut Draft) -> Demand<'a> {
         let goal = view.goal.services.get(&service.id);

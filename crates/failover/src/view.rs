@@ -29,8 +29,9 @@ pub struct View<'a> {
     pub drains: BTreeSet<NodeName>,
     /// Moves that an operator asked for: what, and to which node.
     pub switchovers: BTreeMap<Subject, NodeName>,
-    /// Everybody has reported to this coordinator, or one session time has passed since it took over. It gates the first
-    /// placement alone: later on, a node that has not reported is unknown, and unknown moves nothing.
+    /// Everybody has reported to this coordinator, or one session time has passed since it took over. Until then nothing is
+    /// placed for the first time and no request is refused for a node that is only unheard. Nothing else needs it: a node that
+    /// has not reported is unknown, and unknown moves nothing.
     pub settled: bool,
 }
 
