@@ -44,6 +44,8 @@ pub(crate) fn spec(root: &Table) -> Spec {
             }
             None => StoreSpec::Embedded,
         },
+        rates: rates(root),
+        prices: root.table("prices").map(prices),
         goal,
     }
 }
@@ -64,6 +66,35 @@ fn goal(table: Option<&Table>) -> GoalSpec {
 fn ports_peer(root: &Table) -> u16 {
     let empty = Table::empty(&crate::keys::PORTS);
     root.table("ports").unwrap_or(&empty).port("peer").unwrap_or_default()
+}
+
+fn rates(root: &Table) -> RatesSpec {
+    let Some(table) = root.table("rates") else { return RatesSpec::default() };
+    let rate = |key: &str| {
+        let stated = |part: &str| table.table(key).and_then(|rate| rate.duration(part));
+        RateSpec { mttf: stated("mttf"), mttr: stated("mttr") }
+    };
+    RatesSpec {
+        instance: rate("instance"),
+        node: rate("node"),
+        rack: rate("rack"),
+        site: rate("site"),
+        drills: table.count("drills").unwrap_or_default(),
+        drills_failed: table.count("drills_failed").unwrap_or_default(),
+    }
+}
+
+fn prices(table: &Table) -> PricesSpec {
+    let amount = |key: &str| table.count(key).unwrap_or_default();
+    PricesSpec {
+        currency: table.text("currency").unwrap_or_default(),
+        instance: amount("instance"),
+        node: amount("node"),
+        rack: amount("rack"),
+        site: amount("site"),
+        outage: amount("outage"),
+        outage_hour: amount("outage_hour"),
+    }
 }
 
 fn level(word: Option<&str>) -> Option<DomainLevel> {

@@ -65,6 +65,10 @@ fn flatten(spec: &Spec) -> BTreeMap<String, Flat> {
         ("max_loss", quoted(&spec.goal.max_loss.to_string())),
     ]);
     tables.insert("goal".to_owned(), goal);
+    tables.insert("rates".to_owned(), flat_rates(&spec.rates));
+    if let Some(prices) = &spec.prices {
+        tables.insert("prices".to_owned(), flat_prices(prices));
+    }
     for (name, node) in &spec.nodes {
         tables.insert(format!("nodes.{name}"), flat_node(node));
     }
@@ -83,6 +87,31 @@ fn flatten(spec: &Spec) -> BTreeMap<String, Flat> {
         tables.insert(format!("backup.{name}"), flat_backup(backup));
     }
     tables
+}
+
+fn flat_rates(rates: &RatesSpec) -> Flat {
+    let mut flat =
+        Flat::from([("drills", rates.drills.to_string()), ("drills_failed", rates.drills_failed.to_string())]);
+    for (key, rate) in [("instance", rates.instance), ("node", rates.node), ("rack", rates.rack), ("site", rates.site)]
+    {
+        let stated = [("mttf", rate.mttf), ("mttr", rate.mttr)];
+        let stated = stated.into_iter().filter_map(|(part, value)| Some(format!("{part} = {}", duration(value?))));
+        let stated: Vec<_> = stated.collect();
+        put(&mut flat, key, (!stated.is_empty()).then(|| format!("{{ {} }}", stated.join(", "))));
+    }
+    flat
+}
+
+fn flat_prices(prices: &PricesSpec) -> Flat {
+    Flat::from([
+        ("currency", quoted(&prices.currency)),
+        ("instance", prices.instance.to_string()),
+        ("node", prices.node.to_string()),
+        ("rack", prices.rack.to_string()),
+        ("site", prices.site.to_string()),
+        ("outage", prices.outage.to_string()),
+        ("outage_hour", prices.outage_hour.to_string()),
+    ])
 }
 
 fn flat_node(node: &NodeSpec) -> Flat {

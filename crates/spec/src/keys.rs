@@ -121,6 +121,8 @@ pub(crate) const SIGNALS: &[&str] =
     &["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"];
 
 const COUNT_MAX: i64 = 1000;
+/// Amounts of money, numbers of drills.
+const AMOUNT_MAX: i64 = 1_000_000_000;
 
 /// The whole file.
 pub(crate) static ROOT: Section = Section {
@@ -149,6 +151,8 @@ pub(crate) static ROOT: Section = Section {
         ),
         key("backup", Kind::Named(&BACKUP), None, "Copies that are kept and proven."),
         key("ports", Kind::Section(&PORTS), None, "Ports of Backstay itself."),
+        key("rates", Kind::Section(&RATES), None, "How often things fail here, for predictions."),
+        also(key("prices", Kind::Section(&PRICES), None, "What things cost, for comparisons."), &["costs", "cost", "price"]),
     ]],
     free: None,
     form: "",
@@ -226,7 +230,12 @@ const MODEL: &[Key] = &[
         "The level of domains that instances are spread over; `goal.survive` without it.",
     ),
     key("slots", Kind::Count { min: 1, max: COUNT_MAX }, Some("1"), "Slots that one instance takes of a node."),
-    key("sites", Kind::Names, None, "Geographic redundancy: the model holds inside each of these sites."),
+    key(
+        "sites",
+        Kind::Names,
+        None,
+        "Geographic redundancy: the model holds inside each of these sites, best first. Active/passive: one of them carries traffic; active/active: all do.",
+    ),
     also(
         key(
             "prefer",
@@ -453,9 +462,54 @@ pub(crate) static PORTS: Section = Section {
     form: "",
 };
 
+/// How often one level fails and how long it stays so.
+static RATE: Section = Section {
+    doc: "How often one of them fails, and how long it stays so.",
+    groups: &[&[
+        key("mttf", Kind::Duration { zero: false }, None, "Mean time from being whole to the next failure."),
+        key("mttr", Kind::Duration { zero: false }, None, "Mean time until it is mended, with the time until it is noticed."),
+    ]],
+    free: None,
+    form: "node = { mttf = \"180d\", mttr = \"4h\" }",
+};
+
+pub(crate) static RATES: Section = Section {
+    doc: "How often things fail here. Only predictions read it: nothing that runs depends on it. What is not stated has a documented default.",
+    groups: &[&[
+        key("instance", Kind::Section(&RATE), None, "One program or database, its machine being well."),
+        key("node", Kind::Section(&RATE), None, "One machine."),
+        key("rack", Kind::Section(&RATE), None, "One rack: its power, its switch."),
+        key("site", Kind::Section(&RATE), None, "One site."),
+        key(
+            "drills",
+            Kind::Count { min: 0, max: AMOUNT_MAX },
+            Some("0"),
+            "Failovers that were tried or happened: evidence of how many work by themselves.",
+        ),
+        key("drills_failed", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "How many of them somebody had to help."),
+    ]],
+    free: None,
+    form: "",
+};
+
+pub(crate) static PRICES: Section = Section {
+    doc: "What things cost: per year, but for outages. Only comparisons of redundancy models read it.",
+    groups: &[&[
+        key("currency", Kind::Label, Some("\"EUR\""), "What the amounts are in."),
+        key("instance", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "One more instance, a year."),
+        key("node", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "One more machine, a year."),
+        key("rack", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "One more rack, a year."),
+        key("site", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "One more site, a year."),
+        key("outage", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "Each outage, however short."),
+        key("outage_hour", Kind::Count { min: 0, max: AMOUNT_MAX }, Some("0"), "Each hour without the service."),
+    ]],
+    free: None,
+    form: "",
+};
+
 /// Where a key belongs, for one that was written in the wrong table.
 pub(crate) fn home_of(name: &str) -> Option<&'static str> {
-    let homes: [(&str, &Section); 7] = [
+    let homes: [(&str, &Section); 9] = [
         ("[goal]", &GOAL),
         ("an entry of [nodes]", &NODE),
         ("[app.NAME]", &APP),
@@ -463,6 +517,8 @@ pub(crate) fn home_of(name: &str) -> Option<&'static str> {
         ("an entry of [listen.NAME]", &ENTRY),
         ("[backup.NAME]", &BACKUP),
         ("[ports]", &PORTS),
+        ("[rates]", &RATES),
+        ("[prices]", &PRICES),
     ];
     homes.iter().find(|(_, section)| section.key(name).is_some()).map(|(place, _)| *place)
 }

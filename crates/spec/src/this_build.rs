@@ -24,12 +24,6 @@ pub fn not_in_this_build(file_name: &str, text: &str, spec: &Spec) -> Vec<Diagno
     }
     for named in root.named("app") {
         let Some(service) = spec.services.get(&ServiceId::app(&named.name.text)) else { continue };
-        if matches!(service.redundancy, Redundancy::TwoN | Redundancy::TwoNPlus1) {
-            refuse(place(named, "redundancy"), format!("redundancy {}", service.redundancy));
-        }
-        if !service.sites.is_empty() {
-            refuse(key_place(named, "sites"), "services in several sites (`sites`)".to_owned());
-        }
         if let Workload::App(AppSpec { run: RunSpec::Unit(unit), .. }) = &service.workload {
             refuse(key_place(named, "unit"), format!("systemd units (`{unit}`)"));
         }
@@ -53,10 +47,6 @@ pub fn not_in_this_build(file_name: &str, text: &str, spec: &Spec) -> Vec<Diagno
         refuse(named.name.span.clone(), format!("backups (`backup.{}`)", named.name.text));
     }
     sink.finish()
-}
-
-fn place(named: &Named, key: &str) -> Span {
-    named.table.span(key).unwrap_or_else(|| named.name.span.clone())
 }
 
 fn key_place(named: &Named, key: &str) -> Span {

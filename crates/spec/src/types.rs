@@ -25,6 +25,10 @@ pub struct Spec {
     pub ports: PortsSpec,
     /// `store = …`.
     pub store: StoreSpec,
+    /// `[rates]`.
+    pub rates: RatesSpec,
+    /// `[prices]`, where the file has any.
+    pub prices: Option<PricesSpec>,
 }
 
 /// `[goal]`.
@@ -346,6 +350,51 @@ pub struct BackupSpec {
 pub struct PortsSpec {
     /// Where agents talk to each other.
     pub peer: u16,
+}
+
+/// `[rates]`: how often things fail here. Read by predictions alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RatesSpec {
+    /// One program or database.
+    pub instance: RateSpec,
+    /// One machine.
+    pub node: RateSpec,
+    /// One rack.
+    pub rack: RateSpec,
+    /// One site.
+    pub site: RateSpec,
+    /// Failovers that were tried or happened.
+    pub drills: u32,
+    /// How many of them somebody had to help.
+    pub drills_failed: u32,
+}
+
+/// How often one thing fails and how long it stays so; the planner has defaults for what is not stated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateSpec {
+    /// Mean time from being whole to the next failure.
+    pub mttf: Option<Duration>,
+    /// Mean time until it is mended.
+    pub mttr: Option<Duration>,
+}
+
+/// `[prices]`: per year, but for outages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PricesSpec {
+    /// What the amounts are in.
+    pub currency: String,
+    /// One more instance.
+    pub instance: u32,
+    /// One more machine.
+    pub node: u32,
+    /// One more rack.
+    pub rack: u32,
+    /// One more site.
+    pub site: u32,
+    /// Each outage, however short.
+    pub outage: u32,
+    /// Each hour without the service.
+    pub outage_hour: u32,
 }
 
 /// Where the cluster's memory lives.

@@ -21,6 +21,7 @@ pub(crate) fn check(sink: &mut Sink<'_>, root: &Table, spec: &Spec) {
     check.services();
     check.listeners();
     check.backups();
+    check.rates();
 }
 
 struct Check<'a, 't> {
@@ -61,6 +62,18 @@ impl Check<'_, '_> {
 
     fn node_names(&self) -> Vec<String> {
         self.spec.nodes.keys().map(ToString::to_string).collect()
+    }
+
+    /// `[rates]`: numbers that only make sense together.
+    fn rates(&mut self) {
+        let Some(table) = self.root.table("rates") else { return };
+        let rates = self.spec.rates;
+        if let Some(span) = table.span("drills_failed")
+            && rates.drills_failed > rates.drills
+        {
+            let message = format!("{} of {} drills can't have failed", rates.drills_failed, rates.drills);
+            self.error(span, "impossible-number", message, "`drills` counts all of them, also those that failed");
+        }
     }
 
     /// A path that must not depend on where the agent was started.
