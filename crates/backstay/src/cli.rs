@@ -1,5 +1,7 @@
 //! The command line: its verbs, options and help texts. What a verb does is in `cmd`.
 
+pub mod estimate;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,8 +11,8 @@ use clap_complete::Shell;
 
 /// Verbs that the design names and this build does not have. They are refused by name, so that nobody who read the
 /// documents is told that they do not exist.
-pub const NOT_IN_THIS_BUILD: [&str; 16] = [
-    "plan", "failover", "pause", "resume", "drill", "backup", "restore", "prove", "estimate", "models", "top", "join",
+pub const NOT_IN_THIS_BUILD: [&str; 15] = [
+    "plan", "failover", "pause", "resume", "drill", "backup", "restore", "prove", "models", "top", "join",
     "token", "node", "store", "psql",
 ];
 
@@ -57,6 +59,9 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Run the decisions in a simulated world under faults
     Sim(SimArgs),
+    /// Say how available something would be, from a few numbers
+    #[command(subcommand)]
+    Estimate(estimate::EstimateKind),
     /// Print completions for a shell
     Completions {
         /// Which shell

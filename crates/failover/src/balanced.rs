@@ -1,4 +1,6 @@
 //! Services of which several instances may act at once: who carries traffic, who is a spare.
+//!
+//! Of a geographic service one site carries the traffic (active/passive) or all do (active/active): see [`serving_site`].
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use backstay_model::{
     reason::{MoveCause, WhyNot},
 };
 use backstay_planner::wanted_active;
-use backstay_spec::{Failback, ServiceSpec, SpareKind};
+use backstay_spec::{Failback, Mode, ServiceSpec, SpareKind};
 
 use crate::decide::Draft;
 use crate::members::Members;
@@ -36,6 +38,8 @@ struct Candidate<'a> {
     /// Its place among the preferred nodes, if it may have its role back.
     claim: usize,
     was_active: bool,
+    /// How long it has been whole.
+    whole_for: Duration,
 }
 
 /// Revises one service.
@@ -57,10 +61,14 @@ pub(crate) fn revise(
                 Some(chosen) if chosen == node && fitness <= Fitness::Ready => 0,
                 _ => claim(draft, view, members, service, node, fitness, was_active),
             };
-            Candidate { node, fitness, claim, was_active }
+            Candidate { node, fitness, claim, was_active, whole_for: whole_for(view, members, service, node) }
         })
         .collect();
-    candidates.sort_by_key(|c| (c.fitness, c.claim, !c.was_active, position(&service.prefer, c.node), c.node));
+    let site = serving_site(draft, view, service, &candidates, chosen.as_ref());
+    let abroad = |node: &NodeName| site.as_ref().is_some_and(|site| view.spec.site_of(node) != *site);
+    candidates.sort_by_key(|c| {
+        (c.fitness, abroad(c.node), c.claim, !c.was_active, position(&service.prefer, c.node), c.node)
+    });
 
     let active_count = wanted_active(service) as usize;
     let mut after = ServiceGoal { chosen, ..ServiceGoal::default() };
@@ -159,12 +167,7 @@ fn claim(
     if !displaced || service.failback == Failback::Manual || fitness > Fitness::Ready {
         return usize::MAX;
     }
-    let whole_for = match (service.spare, view.instance(node, &service.id)) {
-        (SpareKind::Hot, seen) => seen.map_or(Duration::ZERO, |seen| seen.healthy_for),
-        _ => Duration::MAX,
-    };
-    let steady_for = members.get(node).map_or(Duration::ZERO, |member| member.steady_for).min(whole_for);
-    let remaining = service.steady.saturating_sub(steady_for);
+    let remaining = service.steady.saturating_sub(whole_for(view, members, service, node));
     if remaining.is_zero() {
         return rank;
     }
@@ -174,7 +177,63 @@ fn claim(
     usize::MAX
 }
 
-/// An instance that is no longer wanted goes on, also with its traffic, until the load is carried without it.
+/// How long a node has been here, and its hot spare well.
+fn whole_for(view: &View<'_>, members: &Members, service: &ServiceSpec, node: &NodeName) -> Duration {
+    let well_for = match (service.spare, view.instance(node, &service.id)) {
+        (SpareKind::Hot, seen) => seen.map_or(Duration::ZERO, |seen| seen.healthy_for),
+        _ => Duration::MAX,
+    };
+    members.get(node).map_or(Duration::ZERO, |member| member.steady_for).min(well_for)
+}
+
+/// The site that carries the traffic of an active/passive service with `sites`.
+///
+/// The one that does goes on as long as it can carry the load; else the first of `sites` that can, those with running
+/// instances before those that would have to start them. An earlier one of `sites` gets the traffic back once enough of
+/// its instances were whole for `steady`. Where no site can carry the load by itself, all help.
+fn serving_site(
+    draft: &mut Draft,
+    view: &View<'_>,
+    service: &ServiceSpec,
+    candidates: &[Candidate<'_>],
+    chosen: Option<&NodeName>,
+) -> Option<String> {
+    if service.sites.is_empty() || service.mode == Mode::ActiveActive {
+        return None;
+    }
+    if let Some(node) = chosen {
+        return Some(view.spec.site_of(node));
+    }
+    let need = service.need as usize;
+    let inside = |at: usize| {
+        let site = service.sites.get(at).map(String::as_str).unwrap_or_default();
+        candidates.iter().filter(move |c| view.spec.site_of(c.node) == site)
+    };
+    let carries = |at: usize, at_least: Fitness| inside(at).filter(|c| c.fitness <= at_least).count() >= need;
+    let first = |at_least: Fitness| (0..service.sites.len()).find(|at| carries(*at, at_least));
+    let actives = |at: &usize| inside(*at).filter(|c| c.was_active).count();
+    let present = (0..service.sites.len()).rev().max_by_key(actives).filter(|at| actives(at) > 0);
+    let named = |at: usize| service.sites.get(at).cloned();
+    let Some(present) = present.filter(|at| carries(*at, Fitness::Ready)) else {
+        return first(Fitness::Well).or_else(|| first(Fitness::Ready)).and_then(named);
+    };
+    let better = first(Fitness::Well).filter(|at| *at < present && service.failback == Failback::Auto);
+    let Some(better) = better else { return named(present) };
+    let mut waits: Vec<_> = inside(better).map(|c| (service.steady.saturating_sub(c.whole_for), c.node)).collect();
+    waits.sort();
+    match waits.get(need.saturating_sub(1)) {
+        Some((remaining, node)) if !remaining.is_zero() => {
+            draft.look_again_in(*remaining);
+            let subject = Subject::Service(service.id.clone());
+            draft.because(Reason::FailbackWaits { subject, node: (*node).clone(), remaining: *remaining });
+            named(present)
+        }
+        _ => named(better),
+    }
+}
+
+/// An instance that is no longer wanted goes on, also with its traffic, until what replaces it is well, so that a move
+/// takes nothing from the model; on a node that is being drained only until the load is carried without it.
 fn keep_until_replaced(
     after: &mut ServiceGoal,
     before: &ServiceGoal,
@@ -184,9 +243,13 @@ fn keep_until_replaced(
     well: u32,
 ) {
     let carried = well >= service.need;
+    let mut running = after.instances.iter().filter(|(_, instance)| instance.runs);
+    let replaced = running.all(|(node, _)| view.instance(node, &service.id).is_some_and(|seen| seen.is_well()));
     for (node, instance) in &before.instances {
         let serves = view.instance(node, &service.id).is_none_or(|seen| seen.is_well());
-        let keeps = !carried && instance.runs && members.present(node) && serves;
+        let drained = members.get(node).is_some_and(|member| member.unfit == Some(WhyNot::Drained));
+        let done = carried && (replaced || drained);
+        let keeps = !done && instance.runs && members.present(node) && serves;
         if keeps && !after.instances.contains_key(node) {
             after.instances.insert(node.clone(), InstanceGoal { leaving: true, ..instance.clone() });
         }
@@ -232,6 +295,6 @@ fn say_changes(
     }
 }
 
-fn position(list: &[NodeName], node: &NodeName) -> usize {
-    list.iter().position(|n| n == node).unwrap_or(usize::MAX)
+fn position<T: PartialEq>(list: &[T], wanted: &T) -> usize {
+    list.iter().position(|one| one == wanted).unwrap_or(usize::MAX)
 }

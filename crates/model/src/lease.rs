@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+/// The lease of sessions and grants on a LAN (S3).
+pub const LAN: Duration = Duration::from_secs(3);
 /// The least a holder takes off its lease (S3).
 pub const HOLDER_MARGIN_LEAST: Duration = Duration::from_millis(100);
 /// The share of the lease that a holder takes off, as a divisor: one tenth (S3).

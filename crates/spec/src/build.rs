@@ -151,7 +151,11 @@ fn service(kind: ServiceKind, named: &Named, goal: &GoalSpec) -> ServiceSpec {
             _ => Mode::ActivePassive,
         },
         spare,
-        spread: level(table.text("spread").as_deref()).unwrap_or(goal.survive),
+        spread: level(table.text("spread").as_deref()).unwrap_or(match goal.survive {
+            // Inside one site, sites are all the same: there the next lower level that every file has counts.
+            DomainLevel::Site if !table.words("sites").is_empty() => DomainLevel::Node,
+            survive => survive,
+        }),
         exclusive,
         slots: table.count("slots").unwrap_or(1),
         sites: table.texts("sites"),

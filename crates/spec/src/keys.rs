@@ -227,7 +227,7 @@ const MODEL: &[Key] = &[
         "spread",
         Kind::OneOf(LEVELS),
         None,
-        "The level of domains that instances are spread over; `goal.survive` without it.",
+        "The level of domains that instances are spread over; `goal.survive` without it, and inside `sites` never `\"site\"`.",
     ),
     key("slots", Kind::Count { min: 1, max: COUNT_MAX }, Some("1"), "Slots that one instance takes of a node."),
     key(

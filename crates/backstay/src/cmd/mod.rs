@@ -7,6 +7,7 @@ mod config;
 pub mod demo;
 mod demo_app;
 mod drain;
+mod estimate;
 mod events;
 mod explain;
 mod init;
@@ -20,8 +21,8 @@ use crate::cli::Verb;
 use crate::output::{Answer, Output};
 
 /// The verbs people type, as they name the schemas of JSON answers.
-const NAMES: [&str; 9] =
-    ["config", "init", "agent", "status", "events", "explain", "switchover", "drain", "completions"];
+const NAMES: [&str; 10] =
+    ["config", "init", "agent", "status", "events", "explain", "switchover", "drain", "completions", "estimate"];
 
 /// What a verb is called in its JSON schema.
 pub fn name(verb: &Verb) -> &'static str {
@@ -36,6 +37,7 @@ pub fn name(verb: &Verb) -> &'static str {
         Verb::Drain(_) => "drain",
         Verb::Demo(_) => "demo",
         Verb::Sim(_) => "sim",
+        Verb::Estimate(_) => "estimate",
         Verb::Completions { .. } => "completions",
         Verb::AgentWorker(_) => "agent-worker",
         Verb::Guard { .. } => "guard",
@@ -72,6 +74,7 @@ pub fn run(verb: Verb, output: Output) -> Ran {
         Verb::Drain(args) => drain::run(&args, output),
         Verb::Demo(args) => demo::run(&args, output),
         Verb::Sim(args) => sim::run(&args, output),
+        Verb::Estimate(kind) => estimate::run(&kind, output),
         Verb::Completions { shell } => completions::run(shell, output),
         Verb::AgentWorker(args) => agent::run_worker(args),
         Verb::Guard { dir } => return Ran::Process(backstay_app::guard_main(&dir)),

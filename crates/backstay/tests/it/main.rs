@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod demo;
+mod estimate;
 mod live;
 mod verbs;
 

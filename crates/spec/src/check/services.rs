@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backstay_model::{NodeName, ServiceId, ServiceKind};
+use backstay_model::{DomainLevel, NodeName, ServiceId, ServiceKind};
 
 use super::{Check, place_of};
 use crate::secret::{has_inline_login, inline_secret, is_secret_reference};
@@ -61,7 +61,13 @@ impl Check<'_, '_> {
     fn model(&mut self, named: &Named, service: &ServiceSpec) {
         let (id, table) = (&service.id, &named.table);
         if let Some(span) = table.span("spread") {
-            self.level_is_declared(service.spread, span, "spread");
+            if service.spread == DomainLevel::Site && !service.sites.is_empty() {
+                let message = format!("{id} has a model inside each of its `sites`, so it can't be spread over sites");
+                let help = "write `spread = \"rack\"` or `\"node\"`, or leave out `sites`";
+                self.error(span, "contradiction", message, help);
+            } else {
+                self.level_is_declared(service.spread, span, "spread");
+            }
         }
         let is_app = id.kind == ServiceKind::App;
         if is_app && service.exclusive {

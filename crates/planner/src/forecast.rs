@@ -1,0 +1,229 @@
+//! From a file and how things stand to predictions: rates, layouts and recoveries as the product has them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backstay_model::{DomainLevel, NodeName};
+use backstay_spec::{Mode, RateSpec, ServiceSpec, Spec, Workload};
+use serde::Serialize;
+
+use crate::contingency::{ejection, sync_standbys, takeover, takeover_of_database};
+use crate::predict::service::{
+    Band, DomainId, Drills, Elasticity, Layout, Prediction, Recovery, Service, Unit, across_sites, band, predict, tornado,
+};
+use crate::predict::{Level, OutOfRange, Rates, Times};
+use crate::standing::Standing;
+
+/// The part of failovers that are expected to happen by themselves before anybody has drilled any.
+pub const COVERAGE: f64 = 0.99;
+/// How long people take when a failover did not happen by itself.
+pub const UNCOVERED: Duration = Duration::from_secs(30 * 60);
+
+/// What is to be expected of one service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Of its instances.
+    #[serde(flatten)]
+    pub prediction: Prediction,
+    /// Minutes down per year with the store's quorum, which exclusive services need; at most, since what both share is
+    /// counted twice.
+    pub with_store_min_per_year: f64,
+    /// How sure that is; left out where there are very many services.
+    pub band: Option<Band>,
+    /// What would help most.
+    pub improves: Vec<Elasticity>,
+}
+
+/// The domains of a file, for predictions.
+pub struct Forecaster<'a> {
+    spec: &'a Spec,
+    rates: Rates,
+    layout: Layout,
+    nodes: BTreeMap<NodeName, DomainId>,
+    store_min_per_year: f64,
+}
+
+impl<'a> Forecaster<'a> {
+    /// Builds the domains once, for all services.
+    ///
+    /// # Errors
+    /// When a rate of the file is out of the range that predictions take.
+    pub fn new(spec: &'a Spec) -> Result<Self, OutOfRange> {
+        let rates = rates(spec);
+        let (layout, nodes) = layout(spec, &rates)?;
+        let mut forecaster = Self { spec, rates, layout, nodes, store_min_per_year: 0.0 };
+        let voters = spec.voters();
+        let units = voters.iter().map(|node| (node, true));
+        let mut store = forecaster.service(units, Mode::ActiveActive, voters.len() as u32 / 2 + 1, ejection());
+        // An election is no outage of what runs; only the quorum itself counts.
+        store.recovery = Recovery { failover_h: 0.0, coverage: 1.0, uncovered_h: 0.0 };
+        store.unit = Times::NEVER;
+        store.drills = None;
+        let store = predict(&store)?;
+        forecaster.store_min_per_year = store.downtime_min_per_year;
+        Ok(forecaster)
+    }
+
+    /// Minutes per year without a quorum of the store.
+    pub fn store_min_per_year(&self) -> f64 {
+        self.store_min_per_year
+    }
+
+    /// What is to be expected of a service that stands so. `thorough` also says how sure it is and what would help.
+    ///
+    /// # Errors
+    /// When it has fewer instances than it needs, so that it is never up.
+    pub fn forecast(&self, service: &ServiceSpec, standing: &Standing, thorough: bool) -> Result<Forecast, OutOfRange> {
+        let seats: Vec<(&NodeName, bool)> = standing
+            .seats
+            .get(&service.id)
+            .into_iter()
+            .flatten()
+            .filter(|(node, seat)| seat.well && !standing.down.contains(*node))
+            .map(|(node, seat)| (node, seat.serves))
+            .collect();
+        let (prediction, shown) = match self.sites_apart(service, &seats)? {
+            Some(answer) => answer,
+            None => {
+                let whole = self.of(service, seats);
+                (predict(&whole)?, whole)
+            }
+        };
+        let store = if service.exclusive { self.store_min_per_year } else { 0.0 };
+        Ok(Forecast {
+            with_store_min_per_year: prediction.downtime_min_per_year + store,
+            band: if thorough { Some(band(&shown)?) } else { None },
+            improves: if thorough { tornado(&shown)? } else { Vec::new() },
+            prediction,
+        })
+    }
+
+    /// A service of which one site carries the traffic and the others stand by: each site by itself, then the sites.
+    fn sites_apart(
+        &self,
+        service: &ServiceSpec,
+        seats: &[(&NodeName, bool)],
+    ) -> Result<Option<(Prediction, Service<'_>)>, OutOfRange> {
+        if service.sites.is_empty() || service.mode == Mode::ActiveActive {
+            return Ok(None);
+        }
+        let mut predictions = Vec::new();
+        let mut carrying = None;
+        for site in &service.sites {
+            let inside = seats.iter().filter(|(node, _)| self.spec.site_of(node) == *site);
+            let active = if service.exclusive { 1 } else { service.need as usize };
+            let inside: Vec<_> = inside.enumerate().map(|(at, (node, _))| (*node, at < active)).collect();
+            if inside.len() < service.need as usize {
+                continue;
+            }
+            let of_site = self.of(service, inside);
+            predictions.push(predict(&of_site)?);
+            carrying.get_or_insert(of_site);
+        }
+        match carrying {
+            Some(carrying) if predictions.len() > 1 => {
+                Ok(Some((across_sites(&predictions, self.recovery(takeover()))?, carrying)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn of<'s>(&'s self, service: &ServiceSpec, seats: Vec<(&'s NodeName, bool)>) -> Service<'s> {
+        let failover = match (&service.workload, service.mode) {
+            (Workload::Postgres(_), _) => takeover_of_database(sync_standbys(self.spec, service) > 0),
+            (Workload::App(_), Mode::ActivePassive) => takeover(),
+            (Workload::App(_), Mode::ActiveActive) => ejection(),
+        };
+        self.service(seats.into_iter(), service.mode, service.need, failover)
+    }
+
+    fn service<'s>(
+        &'s self,
+        seats: impl Iterator<Item = (&'s NodeName, bool)>,
+        mode: Mode,
+        need: u32,
+        failover: Duration,
+    ) -> Service<'s> {
+        let units = seats.filter_map(|(node, is_active)| Some(Unit { domain: *self.nodes.get(node)?, is_active }));
+        let declared = self.spec.rates;
+        Service {
+            layout: &self.layout,
+            units: units.collect(),
+            unit: self.rates.instance.times,
+            need,
+            mode,
+            recovery: self.recovery(failover),
+            crews: None,
+            drills: (declared.drills > 0).then(|| Drills {
+                passed: declared.drills.saturating_sub(declared.drills_failed),
+                failed: declared.drills_failed,
+            }),
+            latent: None,
+            measured: BTreeMap::new(),
+        }
+    }
+
+    fn recovery(&self, failover: Duration) -> Recovery {
+        Recovery { failover_h: hours(failover), coverage: COVERAGE, uncovered_h: hours(UNCOVERED) }
+    }
+}
+
+/// The file's rates over the defaults.
+pub fn rates(spec: &Spec) -> Rates {
+    let mut rates = Rates::default();
+    let declared = spec.rates;
+    let pairs = [
+        (&mut rates.instance, declared.instance),
+        (&mut rates.node, declared.node),
+        (&mut rates.rack, declared.rack),
+        (&mut rates.site, declared.site),
+    ];
+    for (rate, RateSpec { mttf, mttr }) in pairs {
+        if let Some(mttf) = mttf {
+            (rate.times.mttf_h, rate.mttf_source) = (hours(mttf), "the file");
+        }
+        if let Some(mttr) = mttr {
+            (rate.times.mttr_h, rate.mttr_source) = (hours(mttr), "the file");
+        }
+    }
+    rates
+}
+
+/// Sites and racks that the file names, and its nodes in them. What nobody named shares nothing.
+fn layout(spec: &Spec, rates: &Rates) -> Result<(Layout, BTreeMap<NodeName, DomainId>), OutOfRange> {
+    let mut layout = Layout::default();
+    let mut sites: BTreeMap<String, DomainId> = BTreeMap::new();
+    let mut racks: BTreeMap<String, DomainId> = BTreeMap::new();
+    let mut nodes = BTreeMap::new();
+    for (name, node) in &spec.nodes {
+        let site = match &node.site {
+            None => None,
+            Some(site) => Some(match sites.get(site) {
+                Some(known) => *known,
+                None => {
+                    let added = layout.add(site.clone(), Level::Site, None, rates.site.times)?;
+                    *sites.entry(site.clone()).or_insert(added)
+                }
+            }),
+        };
+        let rack = match &node.rack {
+            None => site,
+            Some(_) => {
+                let rack = spec.domain_of(name, DomainLevel::Rack);
+                Some(match racks.get(&rack) {
+                    Some(known) => *known,
+                    None => {
+                        let added = layout.add(rack.clone(), Level::Rack, site, rates.rack.times)?;
+                        *racks.entry(rack).or_insert(added)
+                    }
+                })
+            }
+        };
+        nodes.insert(name.clone(), layout.add(name.to_string(), Level::Node, rack, rates.node.times)?);
+    }
+    Ok((layout, nodes))
+}
+
+fn hours(duration: Duration) -> f64 {
+    duration.as_secs_f64() / 3600.0
+}

@@ -1,0 +1,8 @@
+//! The planner as other crates use it, against vectors that were computed elsewhere and against its own slow twins.
+
+#![allow(clippy::unwrap_used)]
+
+mod chains;
+mod service;
+mod trees;
+mod vectors;
