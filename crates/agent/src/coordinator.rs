@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::cluster::{self, EventValue, FILE_KEY, FileValue, GOAL_KEY, Reading, encode};
+use crate::outages::Outages;
 use crate::session::{Holding, LEASE};
 
 /// A report older than this says nothing any more.
@@ -66,6 +67,7 @@ struct Term {
     heard: BTreeMap<NodeName, (Observation, Instant)>,
     reasons: Vec<Reason>,
     wake_at: Option<Instant>,
+    outages: Outages,
     grant_revision: u64,
 }
 
@@ -115,6 +117,7 @@ impl Coordinator {
                         heard: BTreeMap::new(),
                         reasons: Vec::new(),
                         wake_at: None,
+                        outages: Outages::default(),
                         grant_revision: *revision,
                     });
                     tracing::info!(token = %grant.token, "this node coordinates");
@@ -175,11 +178,15 @@ impl Coordinator {
         let Some(file) = &reading.file else { return self.adopt_own_file().await };
         let now = clock::now();
         let view = self.view(term, reading, &file.spec, &file.hash, now);
-        let decision = decide(&view, now);
+        let mut decision = decide(&view, now);
         term.wake_at = decision.wake_at;
         term.reasons.clone_from(&decision.reasons);
-        if decision.goal.is_some() || !decision.answered.is_empty() {
-            self.adopt(term, reading, &decision).await;
+        let over = term.outages.over(&term.heard);
+        decision.reasons.extend(over.iter().cloned());
+        let anything = decision.goal.is_some() || !decision.answered.is_empty() || !over.is_empty();
+        if anything && self.adopt(term, reading, &decision).await {
+            term.outages.recorded(&over);
+            term.outages.begin(&reading.goal, &decision.reasons, &term.heard);
         }
     }
 
@@ -218,7 +225,7 @@ impl Coordinator {
 
     /// One transaction: the goal, the event that explains it, the requests it answers. Refused at apply if anything it
     /// relied on has changed since; then the next turn thinks again.
-    async fn adopt(&self, term: &Term, reading: &Reading, decision: &Decision) {
+    async fn adopt(&self, term: &Term, reading: &Reading, decision: &Decision) -> bool {
         let mut compares = vec![
             Compare::Revision { key: GOAL_KEY.to_owned(), revision: reading.goal_revision },
             Compare::Revision { key: RoleKey::Coordinator.store_key(), revision: term.grant_revision },
@@ -238,11 +245,13 @@ impl Coordinator {
         }
         ops.extend(self.record(reading, goal, &decision.reasons));
         let generation = goal.map_or(reading.goal.generation, |goal| goal.generation);
-        if self.submit("adopt a goal", compares, ops).await {
+        let adopted = self.submit("adopt a goal", compares, ops).await;
+        if adopted {
             for reason in decision.reasons.iter().filter(|reason| reason.is_change()) {
                 tracing::info!(%generation, "{reason}");
             }
         }
+        adopted
     }
 
     fn record(&self, reading: &Reading, goal: Option<&Goal>, reasons: &[Reason]) -> Vec<Op> {

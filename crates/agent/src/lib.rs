@@ -16,6 +16,7 @@ pub mod identity;
 mod instance;
 pub mod local;
 pub mod log;
+mod outages;
 pub mod parent;
 pub mod peer;
 mod program;

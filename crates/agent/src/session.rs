@@ -19,7 +19,7 @@ use crate::clock;
 use crate::cluster::{Reading, SessionValue, encode, session_key};
 
 /// How long a session lasts without a renewal (DESIGN §6, `lan`).
-pub const LEASE: Duration = backstay_model::lease::LAN;
+pub const LEASE: Duration = lease::LAN;
 /// How often it is renewed.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// A role whose newest proof of life is older than this is no longer vouched for (S5).

@@ -11,9 +11,8 @@ use clap_complete::Shell;
 
 /// Verbs that the design names and this build does not have. They are refused by name, so that nobody who read the
 /// documents is told that they do not exist.
-pub const NOT_IN_THIS_BUILD: [&str; 15] = [
-    "plan", "failover", "pause", "resume", "drill", "backup", "restore", "prove", "models", "top", "join",
-    "token", "node", "store", "psql",
+pub const NOT_IN_THIS_BUILD: [&str; 13] = [
+    "failover", "pause", "resume", "drill", "backup", "restore", "prove", "top", "join", "token", "node", "store", "psql",
 ];
 
 /// The whole command line.
@@ -59,6 +58,10 @@ pub enum Verb {
     Demo(DemoArgs),
     /// Run the decisions in a simulated world under faults
     Sim(SimArgs),
+    /// Say what may fail, what must not, and what would follow from a change
+    Plan(PlanArgs),
+    /// Compare the redundancy models for one service
+    Models(ModelsArgs),
     /// Say how available something would be, from a few numbers
     #[command(subcommand)]
     Estimate(estimate::EstimateKind),
@@ -264,6 +267,40 @@ pub struct InitArgs {
     /// Name of the cluster in that config
     #[arg(long, value_name = "NAME", default_value = "shop", conflicts_with = "config")]
     pub cluster: String,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Which file.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// What if: `node db1 lost`, `+ node db4 rack=d`, `app.web.redundancy=2N`; may be given several times
+    #[arg(long, value_name = "QUESTION")]
+    pub what_if: Vec<String>,
+    /// From how the cluster stands now, with the file it has adopted
+    #[arg(long, conflicts_with_all = ["config", "file"])]
+    pub live: bool,
+    /// Which agent.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Show every failure, reason, derived value and assumption
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `models`.
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// A service (app.web)
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// The config file [default: /etc/backstay/backstay.toml, then ./backstay.toml]
+    #[arg(short = 'c', long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Draw the comparison into this file as well
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
 }
 
 /// `sim`.

@@ -141,6 +141,18 @@ pub enum Reason {
         /// Why.
         cause: MoveCause,
     },
+    /// A failover is over: how long clients went without, as the coordinator saw it.
+    ServesAgain {
+        /// Which role.
+        role: RoleKey,
+        /// Who was lost.
+        from: NodeName,
+        /// Who serves.
+        to: NodeName,
+        /// From the last sign of life of the one to the first service of the other.
+        #[serde(with = "millis", rename = "outage_ms")]
+        outage: Duration,
+    },
     /// A planned move: the old holder gives the role up first.
     HolderAsked {
         /// Which role.
@@ -304,7 +316,9 @@ impl Reason {
             | Self::Removed { service, node: n }
             | Self::RoleChanged { service, node: n, .. } => vec![Subject::Service(service.clone()), node(n)],
             Self::HolderNamed { role: r, node: n, .. } => role(r).into_iter().chain([node(n)]).collect(),
-            Self::HolderAsked { role: r, from, to, .. } => role(r).into_iter().chain([node(from), node(to)]).collect(),
+            Self::ServesAgain { role: r, from, to, .. } | Self::HolderAsked { role: r, from, to, .. } => {
+                role(r).into_iter().chain([node(from), node(to)]).collect()
+            }
             Self::WaitingForGrant { role: r, holder, .. } => role(r).into_iter().chain([node(holder)]).collect(),
             Self::NoCandidate { role: r } => role(r).into_iter().collect(),
             Self::PassedOver { subject, node: n, .. }
@@ -329,6 +343,7 @@ impl Reason {
                 | Self::RoleChanged { .. }
                 | Self::HolderNamed { .. }
                 | Self::HolderAsked { .. }
+                | Self::ServesAgain { .. }
                 | Self::Chosen { .. }
                 | Self::ChoiceEnded { .. }
                 | Self::Refused { .. }
@@ -352,6 +367,10 @@ impl fmt::Display for Reason {
                 write!(f, "{service} on {node} becomes {role}: {cause}")
             }
             Self::HolderNamed { role, node, cause } => write!(f, "{role} goes to {node}: {cause}"),
+            Self::ServesAgain { role, from, to, outage } => {
+                let ms = outage.as_millis();
+                write!(f, "{role} serves again on {to}: away for {}.{} s since {from} was last heard", ms / 1000, ms % 1000 / 100)
+            }
             Self::HolderAsked { role, from, to, cause } => {
                 write!(f, "{role} leaves {from} for {to}, after {from} has released it: {cause}")
             }

@@ -128,7 +128,7 @@ impl<'a> Forecaster<'a> {
         }
     }
 
-    fn of<'s>(&'s self, service: &ServiceSpec, seats: Vec<(&'s NodeName, bool)>) -> Service<'s> {
+    fn of(&self, service: &ServiceSpec, seats: Vec<(&NodeName, bool)>) -> Service<'_> {
         let failover = match (&service.workload, service.mode) {
             (Workload::Postgres(_), _) => takeover_of_database(sync_standbys(self.spec, service) > 0),
             (Workload::App(_), Mode::ActivePassive) => takeover(),
@@ -137,13 +137,13 @@ impl<'a> Forecaster<'a> {
         self.service(seats.into_iter(), service.mode, service.need, failover)
     }
 
-    fn service<'s>(
-        &'s self,
-        seats: impl Iterator<Item = (&'s NodeName, bool)>,
+    fn service<'n>(
+        &self,
+        seats: impl Iterator<Item = (&'n NodeName, bool)>,
         mode: Mode,
         need: u32,
         failover: Duration,
-    ) -> Service<'s> {
+    ) -> Service<'_> {
         let units = seats.filter_map(|(node, is_active)| Some(Unit { domain: *self.nodes.get(node)?, is_active }));
         let declared = self.spec.rates;
         Service {

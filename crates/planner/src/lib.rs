@@ -4,9 +4,16 @@
 
 pub mod contingency;
 pub mod forecast;
+pub mod models;
 mod place;
+pub mod plan;
 pub mod predict;
 mod standing;
+mod topology;
+pub mod what_if;
 
-pub use place::{Demand, Placement, Shortage, Site, Topology, place, wanted, wanted_active};
+pub use place::{
+    Carrier, Cause, Deadlock, Demand, Fix, Gap, Lacking, Location, Move, Placement, Places, Shortage, Standby, Topology,
+    fixes, moves, place, sets, standby_reserve, wanted, wanted_active,
+};
 pub use standing::{Seat, Standing};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use backstay_model::{DomainLevel, ListenerName, NodeName, ServiceId};
 use backstay_spec::{
     AppSpec, EntrySpec, Failback, GoalSpec, ListenerSpec, MaxLoss, Mode, NodeSpec, PortsSpec, PostgresTags, Proto,
-    Redundancy, RunSpec, ServiceSpec, SpareKind, Spec, StoreSpec, Target, Vip, Workload,
+    RatesSpec, Redundancy, RunSpec, ServiceSpec, SpareKind, Spec, StoreSpec, Target, Vip, Workload,
 };
 
 use crate::rng::Rng;
@@ -43,6 +43,8 @@ pub(crate) fn draw(rng: &mut Rng) -> Spec {
         backups: BTreeMap::new(),
         ports: PortsSpec { peer: 8007 },
         store: StoreSpec::Embedded,
+        rates: RatesSpec::default(),
+        prices: None,
     }
 }
 

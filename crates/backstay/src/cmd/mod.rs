@@ -11,6 +11,8 @@ mod estimate;
 mod events;
 mod explain;
 mod init;
+mod models;
+mod plan;
 mod sim;
 mod status;
 mod switchover;
@@ -21,8 +23,8 @@ use crate::cli::Verb;
 use crate::output::{Answer, Output};
 
 /// The verbs people type, as they name the schemas of JSON answers.
-const NAMES: [&str; 10] =
-    ["config", "init", "agent", "status", "events", "explain", "switchover", "drain", "completions", "estimate"];
+const NAMES: [&str; 12] =
+    ["plan", "models", "config", "init", "agent", "status", "events", "explain", "switchover", "drain", "completions", "estimate"];
 
 /// What a verb is called in its JSON schema.
 pub fn name(verb: &Verb) -> &'static str {
@@ -35,6 +37,8 @@ pub fn name(verb: &Verb) -> &'static str {
         Verb::Explain(_) => "explain",
         Verb::Switchover(_) => "switchover",
         Verb::Drain(_) => "drain",
+        Verb::Plan(_) => "plan",
+        Verb::Models(_) => "models",
         Verb::Demo(_) => "demo",
         Verb::Sim(_) => "sim",
         Verb::Estimate(_) => "estimate",
@@ -72,6 +76,8 @@ pub fn run(verb: Verb, output: Output) -> Ran {
         Verb::Explain(args) => explain::run(&args, output),
         Verb::Switchover(args) => switchover::run(&args, output),
         Verb::Drain(args) => drain::run(&args, output),
+        Verb::Plan(args) => plan::run(&args, output),
+        Verb::Models(args) => models::run(&args, output),
         Verb::Demo(args) => demo::run(&args, output),
         Verb::Sim(args) => sim::run(&args, output),
         Verb::Estimate(kind) => estimate::run(&kind, output),

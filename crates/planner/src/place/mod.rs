@@ -4,49 +4,37 @@
 //! further instance takes a domain of its own. Where domains run out, instances that the load itself needs are placed
 //! anyway, doubled up, and the shortage is reported: running short beats not running.
 
+mod answer;
+mod choose;
+mod cost;
+mod divide;
+mod fixes;
+mod flow;
+mod moves;
+mod problem;
+mod reserve;
+mod search;
+mod sets;
+mod share;
+mod shortage;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use backstay_model::{DomainLevel, NodeName, ServiceId};
-use backstay_spec::{Mode, Redundancy, ServiceSpec, Spec};
+use backstay_model::{NodeName, ServiceId};
+use backstay_spec::{Mode, ServiceSpec};
 
-/// The nodes that may carry instances, and what they share.
-#[derive(Clone, Debug, Default)]
-pub struct Topology {
-    nodes: BTreeMap<NodeName, Site>,
-}
+use self::answer::answer;
+use self::choose::{Room, choose};
+use self::divide::{Full, divide};
+use self::problem::{Blocks, Problem};
+use self::share::{Picks, share_out};
 
-/// Where one node stands and how much fits on it.
-#[derive(Clone, Debug)]
-pub struct Site {
-    /// Its rack; a node without one is a rack of its own.
-    pub rack: String,
-    /// Its site; nodes without one share one.
-    pub site: String,
-    /// Slots; unlimited when absent.
-    pub slots: Option<u32>,
-}
-
-impl Topology {
-    /// The nodes of a file, witnesses left out: they carry nothing.
-    pub fn of(spec: &Spec) -> Self {
-        let carriers = spec.nodes.iter().filter(|(_, node)| !node.witness);
-        let nodes = carriers.map(|(name, node)| {
-            let rack = node.rack.clone().unwrap_or_else(|| format!("node {name}"));
-            let site = node.site.clone().unwrap_or_default();
-            // Racks of two sites may share a name; they are not one rack.
-            (name.clone(), Site { rack: format!("{site}/{rack}"), site, slots: node.slots })
-        });
-        Self { nodes: nodes.collect() }
-    }
-
-    fn domain<'a>(&'a self, node: &'a NodeName, level: DomainLevel) -> &'a str {
-        match (level, self.nodes.get(node)) {
-            (DomainLevel::Rack, Some(site)) => &site.rack,
-            (DomainLevel::Site, Some(site)) => &site.site,
-            _ => node.as_str(),
-        }
-    }
-}
+pub use self::fixes::fixes;
+pub use self::moves::{Deadlock, Move, Places, moves};
+pub use self::reserve::{Standby, standby_reserve};
+pub use self::sets::{Lacking, sets};
+pub use self::shortage::{Cause, Fix, Gap, Location, Shortage};
+pub use crate::topology::{Carrier, Topology};
 
 /// What one service asks of placement.
 #[derive(Clone, Debug)]
@@ -72,52 +60,51 @@ pub struct Placement {
     pub short: BTreeMap<ServiceId, Shortage>,
 }
 
-/// What is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortage {
-    /// Instances placed in a domain of their own.
-    pub placed: u32,
-    /// Instances that the model asks for.
-    pub wanted: u32,
-    /// The level at which there is no further domain.
-    pub level: DomainLevel,
-}
-
-/// Places every service of a cluster, in the order of their names.
+/// Places every service of a cluster.
 ///
-/// Sticky: an instance stays where it is unless the node is barred, a pulled node takes its place, or its domain is
-/// doubled up while another is free. Deterministic. Services share slots first come, first served.
+/// Sticky: an instance stays where it is unless its node is barred, a pulled node takes its place, or its domain is doubled
+/// up while another is free; with the answer as what is current, the answer is the same again. Deterministic. What comes
+/// first, over all services together: instances that the load needs, those that count for the models, further ones; then as
+/// few as possible on reluctant nodes, pulls followed, extra instances evenly over domains, few moves, preferred nodes, load
+/// even, names. See [`Topology`] for what nodes share and the modules below for how far this is exact.
 pub fn place(topology: &Topology, demands: &[Demand<'_>]) -> Placement {
-    let mut placement = Placement::default();
-    let mut used: BTreeMap<&NodeName, Load> = BTreeMap::new();
-    for demand in demands {
-        let wanted = wanted(demand.service);
-        let ranked = rank(topology, demand, &used);
-        let (chosen, apart) = choose(topology, demand.service, &ranked, wanted);
-        for node in &chosen {
-            let load = used.entry(node).or_default();
-            load.slots += demand.service.slots;
-            load.instances += 1;
-        }
-        if apart < wanted {
-            let short = Shortage { placed: apart, wanted, level: demand.service.spread };
-            placement.short.insert(demand.service.id.clone(), short);
-        }
-        placement.nodes.insert(demand.service.id.clone(), chosen.into_iter().cloned().collect());
-    }
-    placement
+    let mut problem = Problem::new(topology, demands);
+
+    // 1. Each service takes the best nodes for it, as if it were alone: exact, and mostly all there is to do.
+    let (alone, room) = each_alone(&mut problem);
+
+    // 2. Where together they ask a node for more slots than it has, some give way: as few as possible, for as little loss.
+    let shared = room.is_overfull().then(|| share_out(&mut problem, &alone));
+
+    // 3. In words again, with what is missing and why.
+    answer(&problem, demands, &alone, shared.as_ref().unwrap_or(&alone))
 }
 
-/// How many instances a service's model asks for.
-pub fn wanted(service: &ServiceSpec) -> u32 {
-    let need = service.need;
-    match service.redundancy {
-        Redundancy::N => need,
-        Redundancy::NPlus1 => need + 1,
-        Redundancy::NPlus2 => need + 2,
-        Redundancy::TwoN => need * 2,
-        Redundancy::TwoNPlus1 => need * 2 + 1,
+/// The best nodes of each group. Those to which nodes are alike keep out of each other's way as far as they can.
+fn each_alone(problem: &mut Problem<'_>) -> (Picks, Room) {
+    let mut room = Room::empty(problem);
+    problem.groups.iter().for_each(|group| room.put(group, group.current()));
+    let mut picks = Vec::with_capacity(problem.groups.len());
+    for number in 0..problem.groups.len() {
+        let group = &problem.groups[number];
+        room.take(group, group.current());
+        let nodes = match group.blocks {
+            Blocks::One | Blocks::Domains => choose(problem, group, &room),
+            Blocks::Sets(_) => {
+                let division = divide(problem, group, &room, Full::Tie);
+                problem.groups[number].blocks = Blocks::Sets(division.set_of);
+                division.picks
+            }
+        };
+        room.put(&problem.groups[number], nodes.iter().copied());
+        picks.push(nodes);
     }
+    (picks, room)
+}
+
+/// How many instances a service's model asks for, over all its sites.
+pub fn wanted(service: &ServiceSpec) -> u32 {
+    service.instances_per_site().saturating_mul(u32::try_from(service.sites.len().max(1)).unwrap_or(u32::MAX))
 }
 
 /// How many of its instances carry traffic.
@@ -128,69 +115,11 @@ pub fn wanted_active(service: &ServiceSpec) -> u32 {
     }
 }
 
-#[derive(Default)]
-struct Load {
-    slots: u32,
-    instances: u32,
-}
-
-/// The nodes that could take an instance, best first.
-fn rank<'a>(topology: &'a Topology, demand: &Demand<'_>, used: &BTreeMap<&NodeName, Load>) -> Vec<&'a NodeName> {
-    let fits = |name: &NodeName, site: &Site| {
-        let taken = used.get(name).map_or(0, |load| load.slots);
-        site.slots.is_none_or(|slots| taken + demand.service.slots <= slots)
-    };
-    let position = |list: &[NodeName], name: &NodeName| list.iter().position(|n| n == name).unwrap_or(usize::MAX);
-    let mut ranked: Vec<_> = topology
-        .nodes
-        .iter()
-        .filter(|(name, site)| !demand.barred.contains(*name) && fits(name, site))
-        .map(|(name, _)| {
-            let key = (
-                demand.reluctant.contains(name),
-                position(&demand.pull, name),
-                !demand.current.contains(name),
-                position(&demand.service.prefer, name),
-                used.get(name).map_or(0, |load| load.instances),
-                name,
-            );
-            (key, name)
-        })
-        .collect();
-    ranked.sort();
-    ranked.into_iter().map(|(_, name)| name).collect()
-}
-
-/// Takes nodes in domains of their own first; then, only as far as the load needs it, doubles up.
-fn choose<'a>(
-    topology: &'a Topology,
-    service: &ServiceSpec,
-    ranked: &[&'a NodeName],
-    wanted: u32,
-) -> (Vec<&'a NodeName>, u32) {
-    let mut domains = BTreeSet::new();
-    let mut chosen: Vec<&NodeName> = Vec::new();
-    for node in ranked {
-        if chosen.len() == wanted as usize {
-            break;
-        }
-        if domains.insert(topology.domain(node, service.spread)) {
-            chosen.push(node);
-        }
-    }
-    let apart = chosen.len() as u32;
-    let rest: Vec<_> = ranked.iter().filter(|node| !chosen.contains(node)).copied().collect();
-    for node in rest {
-        if chosen.len() >= service.need as usize {
-            break;
-        }
-        chosen.push(node);
-    }
-    (chosen, apart)
-}
-
 #[cfg(test)]
 mod tests {
+    use backstay_model::DomainLevel;
+    use backstay_spec::Spec;
+
     use super::*;
 
     fn spec(nodes: &[(&str, &str)], app: &str) -> Spec {
@@ -231,7 +160,9 @@ mod tests {
         let spec = spec(&RACKS, "need = 3\nspread = \"rack\"");
         let (nodes, short) = placed(&spec, |demand| demand.barred.extend(names(&["n4"])));
         assert_eq!(nodes, names(&["n1", "n3", "n2"]), "two racks are left for three instances");
-        assert_eq!(short, Some(Shortage { placed: 2, wanted: 4, level: DomainLevel::Rack }));
+        let cause = Cause::TooFewNodes { nodes: 3 };
+        let gaps = vec![Gap { site: None, missing: 2, cause }];
+        assert_eq!(short, Some(Shortage { placed: 2, wanted: 4, level: DomainLevel::Rack, gaps }));
     }
 
     #[test]

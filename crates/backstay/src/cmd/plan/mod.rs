@@ -1,0 +1,112 @@
+//! `plan`: what may fail, and what would follow from a change. From a file alone, or as the cluster stands now.
+
+mod live;
+mod text;
+
+pub use text::minutes;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use backstay_planner::Standing;
+use backstay_planner::contingency::Thing;
+use backstay_planner::plan::{Plan, Remedy, plan, remedies};
+use backstay_planner::what_if::{Losses, WhatIf};
+use backstay_spec::{Spec, edit};
+use serde_json::{Value, json};
+
+use crate::cli::PlanArgs;
+use crate::clock;
+use crate::config_file::ConfigFile;
+use crate::exit_code::Exit;
+use crate::output::{Answer, Failure, Output};
+
+/// Answers what was asked.
+pub fn run(args: &PlanArgs, output: Output) -> Answer {
+    let began = clock::boottime();
+    let questions = args.what_if.iter().map(|text| text.parse::<WhatIf>().map_err(|why| Failure::usage("what-if", why)));
+    let questions: Vec<WhatIf> = questions.collect::<Result<_, _>>()?;
+    let mut scene = if args.live { live::scene(args)? } else { from_file(args)? };
+    let mut lost: Vec<&Thing> = Vec::new();
+    for question in &questions {
+        match question {
+            WhatIf::Lost(thing) => lost.push(thing),
+            WhatIf::Change(change) => {
+                let text = edit(&scene.text, change).map_err(|why| Failure::usage("what-if", why.to_string()))?;
+                scene.change(text)?;
+            }
+        }
+    }
+    let losses = Losses::of(&scene.spec, lost).map_err(|why| Failure::usage("what-if", why))?;
+    let (standing, placement) = scene.standing(&losses);
+    let proofs = if questions.is_empty() { scene.proofs.clone() } else { BTreeMap::new() };
+    let plan = plan(&scene.spec, &standing, &placement, &proofs);
+    // A change is advice for the file; while something is lost, mending it is the advice.
+    let advice = match losses.nodes.is_empty() && standing.down.is_empty() {
+        true => remedies(&scene.text, &scene.spec, &plan),
+        false => Vec::new(),
+    };
+    let took = clock::boottime().saturating_sub(began);
+    let shown = text::text(&plan, &advice, &scene, args, took);
+    output.result(&shown, answer(&plan, &advice, &scene, args, took));
+    Ok(if plan.goal_met { Exit::Done } else { Exit::GoalNotMet })
+}
+
+/// A file, and how the cluster stands if that is known.
+struct Scene {
+    name: String,
+    text: String,
+    spec: Spec,
+    /// How it stands now; none from the file alone.
+    now: Option<Standing>,
+    proofs: BTreeMap<Thing, backstay_planner::plan::Proof>,
+    /// How old what is known of it is.
+    age: Duration,
+}
+
+fn from_file(args: &PlanArgs) -> Result<Scene, Failure> {
+    let file = ConfigFile::read(args.file.named())?;
+    let spec = file.spec()?.clone();
+    Ok(Scene { name: file.name, text: file.text, spec, now: None, proofs: BTreeMap::new(), age: Duration::ZERO })
+}
+
+impl Scene {
+    /// The same cluster with another file: planned anew, since nobody knows how it would stand.
+    fn change(&mut self, text: String) -> Result<(), Failure> {
+        let parsed = backstay_spec::parse("the changed file", &text);
+        let Some(spec) = parsed.spec else {
+            let shown = backstay_spec::render("the changed file", &text, &parsed.diagnostics);
+            let mut failure = Failure::usage("what-if", format!("the file can't say that\n{}", shown.trim_end()));
+            let errors = parsed.diagnostics.iter().filter(|d| d.severity == backstay_spec::Severity::Error);
+            failure.fields.insert("errors".to_owned(), json!(errors.collect::<Vec<_>>()));
+            return Err(failure);
+        };
+        (self.text, self.spec, self.now) = (text, spec, None);
+        Ok(())
+    }
+
+    /// Where everything stands once what is lost has been taken over.
+    fn standing(&self, losses: &Losses) -> (Standing, backstay_planner::Placement) {
+        match &self.now {
+            Some(now) if losses.nodes.is_empty() => {
+                let (_, placement) = Standing::planned(&self.spec, &now.down);
+                (now.clone().without(&losses.nodes, &losses.instances), placement)
+            }
+            now => {
+                let down = now.iter().flat_map(|now| &now.down).chain(&losses.nodes).cloned().collect();
+                let (standing, placement) = Standing::planned(&self.spec, &down);
+                (standing.without(&losses.nodes, &losses.instances), placement)
+            }
+        }
+    }
+}
+
+fn answer(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took: Duration) -> Value {
+    let mut answer = json!(plan);
+    answer["fixes"] = json!(advice);
+    answer["live"] = json!(scene.now.is_some());
+    answer["what_if"] = json!(args.what_if);
+    answer["age_ms"] = json!(scene.age.as_millis() as u64);
+    answer["took_ms"] = json!(took.as_millis() as u64);
+    answer
+}

@@ -1,0 +1,171 @@
+//! Groups that together ask nodes for more slots than they have: who gives way.
+//!
+//! Exact where all instances take the same number of slots and no service has two sets over racks or sites: one flow. Else
+//! sizes are placed largest first, and sets are divided anew where their nodes are taken; what then still lacks something is
+//! searched through if it is small ([`super::search`]). What is found always holds the slots; it may not be the best.
+
+use super::choose::{Room, choose};
+use super::cost::Cost;
+use super::divide::{Full, divide};
+use super::flow::Flow;
+use super::problem::{Blocks, GroupNo, Problem};
+use super::search::{search, worth};
+use crate::topology::NodeNo;
+
+/// How often the sets of services that lack something are divided anew.
+const DIVISIONS_MAX: usize = 3;
+
+/// The nodes of each group.
+pub(super) type Picks = Vec<Vec<NodeNo>>;
+
+/// The nodes of each group within the slots that there are; `alone` has the best of each.
+pub(super) fn share_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
+    let shared = by_size(problem, alone);
+    let has_sets = problem.groups.iter().any(|group| matches!(group.blocks, Blocks::Sets(_)));
+    if !has_sets && sizes(problem).len() < 2 {
+        return shared;
+    }
+    let mut best = Draft::new(problem, shared);
+    for _ in 0..DIVISIONS_MAX {
+        match divided_anew(problem, alone, &best) {
+            Some(other) if other.cost < best.cost => best = other,
+            _ => break,
+        }
+        best.restore(problem);
+    }
+    best.restore(problem);
+    let losers = losers(problem, alone, &best.picks);
+    if !losers.is_empty()
+        && let Some(found) = search(problem, &best.picks, &losers)
+    {
+        for (number, nodes) in found {
+            problem.groups[number].blocks = worth(problem, &problem.groups[number], &nodes).1;
+            best.picks[number] = nodes;
+        }
+        best = Draft::new(problem, best.picks);
+    }
+    // What is not exact may find something as good every time, and must not wander.
+    match as_it_is(problem) {
+        Some(stay) if stay.cost <= best.cost => best = stay,
+        _ => {}
+    }
+    best.restore(problem);
+    best.picks
+}
+
+/// A way to place everything, with the blocks that it counts on.
+struct Draft {
+    cost: Cost,
+    picks: Picks,
+    blocks: Vec<Blocks>,
+}
+
+impl Draft {
+    fn new(problem: &Problem<'_>, picks: Picks) -> Self {
+        let costs = problem.groups.iter().zip(&picks).map(|(group, nodes)| problem.cost(group, nodes));
+        let cost = costs.fold(Cost::default(), |sum, cost| sum + cost);
+        Self { cost, picks, blocks: problem.groups.iter().map(|group| group.blocks.clone()).collect() }
+    }
+
+    fn restore(&self, problem: &mut Problem<'_>) {
+        for (group, blocks) in problem.groups.iter_mut().zip(&self.blocks) {
+            group.blocks.clone_from(blocks);
+        }
+    }
+}
+
+/// The sizes of instances, largest first.
+fn sizes(problem: &Problem<'_>) -> Vec<u32> {
+    let mut sizes: Vec<u32> = problem.groups.iter().map(|group| group.slots).collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes.dedup();
+    sizes
+}
+
+/// One flow for each size, in what larger ones leave: first so that smaller ones may stay where they are, then, if that
+/// leaves somebody short, as if there were none.
+fn by_size(problem: &Problem<'_>, alone: &Picks) -> Picks {
+    let mut picks = alone.clone();
+    for size in sizes(problem) {
+        let groups: Vec<GroupNo> = (0..picks.len()).filter(|number| problem.groups[*number].slots == size).collect();
+        let before: Picks = groups.iter().map(|number| alone[*number].clone()).collect();
+        let run = |beside: &dyn Fn(GroupNo) -> bool| {
+            let mut used = vec![0_u32; problem.topology.len()];
+            for number in (0..picks.len()).filter(|number| beside(*number)) {
+                let slots = problem.groups[number].slots;
+                picks[number].iter().for_each(|node| used[*node as usize] = used[*node as usize].saturating_add(slots));
+            }
+            let fits =
+                problem.topology.nodes().zip(used).map(|(node, used)| {
+                    problem.topology.slots(node).map(|slots| slots.saturating_sub(used) / size.max(1))
+                });
+            Flow::new(problem, &groups, before.clone(), fits.collect()).run()
+        };
+        let larger = |number: GroupNo| problem.groups[number].slots > size;
+        let mut found = run(&|number| problem.groups[number].slots != size);
+        let same = |(a, b): (&Vec<NodeNo>, &Vec<NodeNo>)| a.len() == b.len();
+        if !found.iter().zip(&before).all(same) {
+            found = run(&larger);
+        }
+        for (number, nodes) in groups.iter().zip(found) {
+            picks[*number] = nodes;
+        }
+    }
+    picks
+}
+
+/// The groups that got less than they would have alone.
+fn losers(problem: &Problem<'_>, alone: &Picks, picks: &Picks) -> Vec<GroupNo> {
+    let got = |number: GroupNo, picks: &Picks| {
+        let cost = worth(problem, &problem.groups[number], &picks[number]).0;
+        (cost.load, cost.apart, cost.placed)
+    };
+    (0..picks.len()).filter(|number| got(*number, picks) > got(*number, alone)).collect()
+}
+
+/// With other sets for the services that lack instances: of nodes that have room, as far as that is possible.
+fn divided_anew(problem: &mut Problem<'_>, alone: &Picks, best: &Draft) -> Option<Draft> {
+    let losers = losers(problem, alone, &best.picks);
+    let divided: Vec<GroupNo> =
+        losers.into_iter().filter(|number| matches!(problem.groups[*number].blocks, Blocks::Sets(_))).collect();
+    if divided.is_empty() {
+        return None;
+    }
+    let mut room = Room::empty(problem);
+    for (group, nodes) in problem.groups.iter().zip(&best.picks) {
+        room.put(group, nodes.iter().copied());
+    }
+    let mut start = alone.clone();
+    for number in divided {
+        let group = &problem.groups[number];
+        room.take(group, best.picks[number].iter().copied());
+        let division = divide(problem, group, &room, Full::First);
+        room.put(group, division.picks.iter().copied());
+        problem.groups[number].blocks = Blocks::Sets(division.set_of);
+    }
+    for (number, group) in problem.groups.iter().enumerate() {
+        if matches!(group.blocks, Blocks::Sets(_)) {
+            start[number] = choose(problem, group, &room);
+        }
+    }
+    Some(Draft::new(problem, by_size(problem, &start)))
+}
+
+/// Everything stays where it is, if that is possible.
+fn as_it_is(problem: &mut Problem<'_>) -> Option<Draft> {
+    let picks: Picks = problem.groups.iter().map(|group| group.current().collect()).collect();
+    let mut room = Room::empty(problem);
+    for (group, nodes) in problem.groups.iter().zip(&picks) {
+        if nodes.len() > group.wanted as usize {
+            return None;
+        }
+        room.put(group, nodes.iter().copied());
+    }
+    if room.is_overfull() {
+        return None;
+    }
+    for (number, nodes) in picks.iter().enumerate() {
+        problem.groups[number].blocks = worth(problem, &problem.groups[number], nodes).1;
+    }
+    Some(Draft::new(problem, picks))
+}

@@ -1,0 +1,6 @@
+//! Placement against its slow twin: everything tried, judged by the words of the models alone.
+
+mod brute;
+mod random;
+mod shared;
+mod single;
