@@ -122,7 +122,7 @@ impl Draft {
             let need = view.spec.services[id].need;
             self.because(Reason::Short {
                 service: id.clone(),
-                placed: placement.nodes[id].len() as u32,
+                placed: short.placed,
                 wanted: short.wanted,
                 need,
                 level: short.level,

@@ -77,11 +77,14 @@ impl Members {
                 && self.get(node).is_some_and(|m| m.unfit.is_none())
         };
         let mut pull: Vec<_> = chosen.into_iter().collect();
+        let mut settling = Vec::new();
         for node in service.prefer.iter().filter(|node| current.contains(*node) || returns(node)) {
             let steady_for = self.get(node).map_or(Duration::ZERO, |member| member.steady_for);
             let remaining = service.steady.saturating_sub(steady_for);
-            if current.is_empty() || current.contains(node) || remaining.is_zero() {
+            if current.is_empty() || remaining.is_zero() {
                 pull.push(node.clone());
+            } else if current.contains(node) {
+                settling.push(node.clone());
             } else {
                 draft.look_again_in(remaining);
                 if service.exclusive {
@@ -90,9 +93,11 @@ impl Members {
                 }
             }
         }
-        // A newcomer takes the place of a standby, never of the holder: that moves by a decision of its own.
+        // A newcomer takes the place of a standby, never of the holder: that moves by a decision of its own. Nor does a
+        // preferred node that has not been here for long enough, where only one of the two can stay.
         let primary = goal.and_then(|goal| goal.primary.as_ref());
         pull.extend(primary.and_then(|primary| primary.holder.clone().or_else(|| primary.next.clone())));
+        pull.append(&mut settling);
         Demand { service, current, pull, reluctant, barred }
     }
 }

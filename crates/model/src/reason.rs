@@ -201,7 +201,7 @@ pub enum Reason {
     Short {
         /// Which service.
         service: ServiceId,
-        /// How many instances are placed.
+        /// How many instances count for the model: of N+1 those in domains of their own.
         placed: u32,
         /// How many the model asks for.
         wanted: u32,
@@ -387,7 +387,7 @@ impl fmt::Display for Reason {
             }
             Self::Short { service, placed, wanted, need, level } => write!(
                 f,
-                "{service} has {placed} of {wanted} instances ({need} carry the load): no further {level} can take one"
+                "{service} has {placed} of the {wanted} instances that its model counts ({need} carry the load): no further {level} can take one"
             ),
             Self::BelowNeed { service, well, need } => {
                 write!(f, "{service} has {well} well instances where {need} carry the load")

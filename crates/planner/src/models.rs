@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use backstay_model::{DomainLevel, ServiceId};
-use backstay_spec::{PricesSpec, Redundancy, ServiceSpec, Spec};
+use backstay_spec::{NodeSpec, PricesSpec, Redundancy, ServiceSpec, Spec};
 use serde::Serialize;
 
 use crate::contingency::{Effect, assess};
 use crate::forecast::{Forecast, Forecaster};
-use crate::place::{Fix, Topology, fixes, wanted};
+use crate::place::wanted;
 use crate::predict::{Downtime, HOURS_PER_YEAR, OutOfRange, Prices, yearly_cost};
-use crate::standing::{Standing, demands};
+use crate::standing::Standing;
 
 /// All models, from none to two full sets and one more.
 pub const MODELS: [Redundancy; 5] =
@@ -42,7 +42,7 @@ pub struct Row {
 }
 
 /// Compares the models of a service on the file's cluster. Every model is placed, tried and predicted like the declared
-/// one; where the cluster has no room for it, on as much of it as fits.
+/// one; where the cluster has no room for it, with as many nodes more as it takes.
 ///
 /// # Errors
 /// When a rate of the file is out of the range that predictions take.
@@ -66,37 +66,52 @@ pub fn models(spec: &Spec, service: &ServiceId) -> Result<Vec<Row>, OutOfRange> 
 }
 
 fn row(spec: &Spec, service: &ServiceSpec, is_declared: bool) -> Result<Row, OutOfRange> {
-    let (standing, placement) = Standing::planned(spec, &BTreeSet::new());
-    let short = placement.short.get(&service.id);
-    let forecast = Forecaster::new(spec)?.forecast(service, &standing, true).ok();
+    let (spec, added) = with_room(spec, service);
+    let (standing, placement) = Standing::planned(&spec, &BTreeSet::new());
+    let forecast = Forecaster::new(&spec)?.forecast(service, &standing, true).ok();
     let cost = match (&spec.prices, &forecast) {
-        (Some(prices), Some(forecast)) => Some(cost(spec, service, prices, &standing, forecast)?),
+        (Some(prices), Some(forecast)) => Some(cost(&spec, service, prices, &standing, forecast)?),
         _ => None,
     };
-    let lacks = short.map(|_| {
-        let offered = fixes(&Topology::of(spec), &demands(spec, None, &BTreeSet::new()), &service.id);
-        let machines = offered.iter().find_map(|fix| match fix {
-            Fix::AddNodes { count, .. } => Some(*count),
-            _ => None,
-        });
-        match machines {
-            Some(1) => "1 more node".to_owned(),
-            Some(count) => format!("{count} more nodes"),
-            None => format!("more {}s", service.spread),
-        }
-    });
+    let lacks = match added {
+        0 => None,
+        _ if placement.short.contains_key(&service.id) => Some("room that more nodes alone do not give".to_owned()),
+        1 => Some("1 more node".to_owned()),
+        count => Some(format!("{count} more nodes")),
+    };
     Ok(Row {
         model: service.redundancy.to_string(),
         is_declared,
         instances: wanted(service),
-        survives: survives(spec, service, &standing),
-        fits: short.is_none(),
+        survives: survives(&spec, service, &standing),
+        fits: added == 0,
         lacks,
         minutes_per_year: forecast.as_ref().map(|forecast| forecast.with_store_min_per_year),
         cost_per_year: cost,
         cost_per_minute_saved: None,
         forecast,
     })
+}
+
+/// The cluster with as many nodes more as the model needs, each in a rack of its own where there are racks, and in a site of
+/// its own where the model is spread over sites; and how many they are.
+fn with_room(spec: &Spec, service: &ServiceSpec) -> (Spec, u32) {
+    let mut spec = spec.clone();
+    let has_racks = spec.nodes.values().any(|node| node.rack.is_some());
+    for added in 0..=wanted(service) {
+        let (_, placement) = Standing::planned(&spec, &BTreeSet::new());
+        let Some(short) = placement.short.get(&service.id) else { return (spec, added) };
+        let Some(like) = spec.nodes.values().find(|node| !node.witness).cloned() else { return (spec, added) };
+        let name = format!("more{added}");
+        let gap = short.gaps.first().and_then(|gap| gap.site.clone());
+        let site = match service.spread {
+            DomainLevel::Site => Some(name.clone()),
+            _ => gap.or_else(|| like.site.clone()),
+        };
+        let rack = has_racks.then(|| name.clone());
+        spec.nodes.insert(name.as_str().into(), NodeSpec { rack, site, voter: Some(false), slots: None, ..like });
+    }
+    (spec, wanted(service) + 1)
 }
 
 /// What a service survives by itself, by trying: every domain of its level alone, then every pair.

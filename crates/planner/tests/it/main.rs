@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chains;
+mod contingency;
 mod placement;
 mod service;
 mod trees;

@@ -1,10 +1,8 @@
 //! Redundancy returns: once faults have ended, every service has the instances of its model, every role its holder.
 
-use std::collections::BTreeSet;
-
-use backstay_model::{DomainLevel, InstanceState, NodeName, Role, RoleKey};
+use backstay_model::{InstanceState, NodeName, Role, RoleKey};
 use backstay_planner::{wanted, wanted_active};
-use backstay_spec::{NodeSpec, ServiceSpec};
+use backstay_spec::ServiceSpec;
 
 use crate::world::World;
 
@@ -53,16 +51,10 @@ pub(crate) fn missing(world: &World) -> Option<String> {
     None
 }
 
-/// How many instances the model asks for and the domains allow; what the load itself needs may double up.
+/// How many instances the model asks for and the nodes allow; where domains run out they are doubled up.
 fn placeable(world: &World, service: &ServiceSpec) -> usize {
-    let carriers: Vec<_> = world.spec.nodes.iter().filter(|(_, node)| !node.witness).collect();
-    let domain = |(name, node): &(&NodeName, &NodeSpec)| match (service.spread, &node.rack) {
-        (DomainLevel::Rack, Some(rack)) => rack.clone(),
-        _ => name.0.clone(),
-    };
-    let domains: BTreeSet<String> = carriers.iter().map(domain).collect();
-    let apart = (wanted(service) as usize).min(domains.len());
-    apart.max((service.need as usize).min(carriers.len()))
+    let carriers = world.spec.nodes.values().filter(|node| !node.witness).count();
+    (wanted(service) as usize).min(carriers)
 }
 
 fn unheld(world: &World, role: &RoleKey, holder: Option<&NodeName>) -> Option<String> {

@@ -31,9 +31,18 @@ impl fmt::Display for Parameter {
             Self::FailoverTime => f.pad("failover time"),
             Self::CoverageGap => f.pad("coverage gap"),
             Self::UncoveredTime => f.pad("recovery time without failover"),
-            Self::TimeToFailure(level) => f.pad(&format!("time to failure of a {level}")),
-            Self::TimeToRepair(level) => f.pad(&format!("time to repair of a {level}")),
+            Self::TimeToFailure(level) => f.pad(&format!("time to failure of {}", one(*level))),
+            Self::TimeToRepair(level) => f.pad(&format!("time to repair of {}", one(*level))),
         }
+    }
+}
+
+fn one(level: Level) -> &'static str {
+    match level {
+        Level::Instance => "an instance",
+        Level::Node => "a node",
+        Level::Rack => "a rack",
+        Level::Site => "a site",
     }
 }
 
