@@ -52,7 +52,8 @@ impl Outages {
 
     /// They are on record.
     pub fn recorded(&mut self, reasons: &[Reason]) {
-        self.0.retain(|known, _| !reasons.iter().any(|r| matches!(r, Reason::ServesAgain { role, .. } if role == known)));
+        self.0
+            .retain(|known, _| !reasons.iter().any(|r| matches!(r, Reason::ServesAgain { role, .. } if role == known)));
     }
 }
 
@@ -114,7 +115,10 @@ mod tests {
         assert_eq!(outages.over(&heard), [], "it does not serve yet");
         heard.insert("b".into(), (report("b", AddressState::Bound(Generation::ZERO)), second(5)));
         let over = outages.over(&heard);
-        assert!(matches!(&over[..], [Reason::ServesAgain { outage, .. }] if *outage == Duration::from_secs(4)), "{over:?}");
+        assert!(
+            matches!(&over[..], [Reason::ServesAgain { outage, .. }] if *outage == Duration::from_secs(4)),
+            "{over:?}"
+        );
         outages.recorded(&over);
         assert_eq!(outages.over(&heard), [], "it is told once");
     }

@@ -12,7 +12,8 @@ use clap_complete::Shell;
 /// Verbs that the design names and this build does not have. They are refused by name, so that nobody who read the
 /// documents is told that they do not exist.
 pub const NOT_IN_THIS_BUILD: [&str; 13] = [
-    "failover", "pause", "resume", "drill", "backup", "restore", "prove", "top", "join", "token", "node", "store", "psql",
+    "failover", "pause", "resume", "drill", "backup", "restore", "prove", "top", "join", "token", "node", "store",
+    "psql",
 ];
 
 /// The whole command line.

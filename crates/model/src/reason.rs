@@ -369,7 +369,12 @@ impl fmt::Display for Reason {
             Self::HolderNamed { role, node, cause } => write!(f, "{role} goes to {node}: {cause}"),
             Self::ServesAgain { role, from, to, outage } => {
                 let ms = outage.as_millis();
-                write!(f, "{role} serves again on {to}: away for {}.{} s since {from} was last heard", ms / 1000, ms % 1000 / 100)
+                write!(
+                    f,
+                    "{role} serves again on {to}: away for {}.{} s since {from} was last heard",
+                    ms / 1000,
+                    ms % 1000 / 100
+                )
             }
             Self::HolderAsked { role, from, to, cause } => {
                 write!(f, "{role} leaves {from} for {to}, after {from} has released it: {cause}")

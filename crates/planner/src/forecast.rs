@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::contingency::{ejection, sync_standbys, takeover, takeover_of_database};
 use crate::predict::service::{
-    Band, DomainId, Drills, Elasticity, Layout, Prediction, Recovery, Service, Unit, across_sites, band, predict, tornado,
+    Band, DomainId, Drills, Elasticity, Layout, Prediction, Recovery, Service, Unit, across_sites, band, predict,
+    tornado,
 };
 use crate::predict::{Level, OutOfRange, Rates, Times};
 use crate::standing::Standing;
@@ -40,18 +41,21 @@ pub struct Forecaster<'a> {
     rates: Rates,
     layout: Layout,
     nodes: BTreeMap<NodeName, DomainId>,
+    failovers: Vec<Duration>,
     store_min_per_year: f64,
 }
 
 impl<'a> Forecaster<'a> {
-    /// Builds the domains once, for all services.
+    /// Builds the domains once, for all services. Failovers of lost nodes that the cluster measured itself take the place of
+    /// the promised time, and count as drills that worked.
     ///
     /// # Errors
     /// When a rate of the file is out of the range that predictions take.
-    pub fn new(spec: &'a Spec) -> Result<Self, OutOfRange> {
+    pub fn new(spec: &'a Spec, failovers: &[Duration]) -> Result<Self, OutOfRange> {
         let rates = rates(spec);
         let (layout, nodes) = layout(spec, &rates)?;
-        let mut forecaster = Self { spec, rates, layout, nodes, store_min_per_year: 0.0 };
+        let failovers = failovers.to_vec();
+        let mut forecaster = Self { spec, rates, layout, nodes, failovers, store_min_per_year: 0.0 };
         let voters = spec.voters();
         let units = voters.iter().map(|node| (node, true));
         let mut store = forecaster.service(units, Mode::ActiveActive, voters.len() as u32 / 2 + 1, ejection());
@@ -82,13 +86,20 @@ impl<'a> Forecaster<'a> {
             .filter(|(node, seat)| seat.well && !standing.down.contains(*node))
             .map(|(node, seat)| (node, seat.serves))
             .collect();
-        let (prediction, shown) = match self.sites_apart(service, &seats)? {
+        let (mut prediction, shown) = match self.sites_apart(service, &seats)? {
             Some(answer) => answer,
             None => {
                 let whole = self.of(service, seats);
                 (predict(&whole)?, whole)
             }
         };
+        prediction.assumptions.push(match self.failovers.len() {
+            0 => format!("a lost node's role is away for {} s, as promised", self.takeover().as_secs_f64()),
+            count => format!(
+                "a lost node's role is away for {:.1} s, measured in {count} failovers",
+                self.takeover().as_secs_f64()
+            ),
+        });
         let store = if service.exclusive { self.store_min_per_year } else { 0.0 };
         Ok(Forecast {
             with_store_min_per_year: prediction.downtime_min_per_year + store,
@@ -122,16 +133,24 @@ impl<'a> Forecaster<'a> {
         }
         match carrying {
             Some(carrying) if predictions.len() > 1 => {
-                Ok(Some((across_sites(&predictions, self.recovery(takeover()))?, carrying)))
+                Ok(Some((across_sites(&predictions, self.recovery(self.takeover()))?, carrying)))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// How long a lost node's role is away: as measured, else as promised.
+    fn takeover(&self) -> Duration {
+        match u32::try_from(self.failovers.len()) {
+            Ok(count) if count > 0 => self.failovers.iter().sum::<Duration>() / count,
+            _ => takeover(),
         }
     }
 
     fn of(&self, service: &ServiceSpec, seats: Vec<(&NodeName, bool)>) -> Service<'_> {
         let failover = match (&service.workload, service.mode) {
             (Workload::Postgres(_), _) => takeover_of_database(sync_standbys(self.spec, service) > 0),
-            (Workload::App(_), Mode::ActivePassive) => takeover(),
+            (Workload::App(_), Mode::ActivePassive) => self.takeover(),
             (Workload::App(_), Mode::ActiveActive) => ejection(),
         };
         self.service(seats.into_iter(), service.mode, service.need, failover)
@@ -146,6 +165,7 @@ impl<'a> Forecaster<'a> {
     ) -> Service<'_> {
         let units = seats.filter_map(|(node, is_active)| Some(Unit { domain: *self.nodes.get(node)?, is_active }));
         let declared = self.spec.rates;
+        let drills = declared.drills.saturating_add(self.failovers.len() as u32);
         Service {
             layout: &self.layout,
             units: units.collect(),
@@ -154,8 +174,8 @@ impl<'a> Forecaster<'a> {
             mode,
             recovery: self.recovery(failover),
             crews: None,
-            drills: (declared.drills > 0).then(|| Drills {
-                passed: declared.drills.saturating_sub(declared.drills_failed),
+            drills: (drills > 0).then(|| Drills {
+                passed: drills.saturating_sub(declared.drills_failed),
                 failed: declared.drills_failed,
             }),
             latent: None,

@@ -68,7 +68,7 @@ pub fn models(spec: &Spec, service: &ServiceId) -> Result<Vec<Row>, OutOfRange> 
 fn row(spec: &Spec, service: &ServiceSpec, is_declared: bool) -> Result<Row, OutOfRange> {
     let (spec, added) = with_room(spec, service);
     let (standing, placement) = Standing::planned(&spec, &BTreeSet::new());
-    let forecast = Forecaster::new(&spec)?.forecast(service, &standing, true).ok();
+    let forecast = Forecaster::new(&spec, &[])?.forecast(service, &standing, true).ok();
     let cost = match (&spec.prices, &forecast) {
         (Some(prices), Some(forecast)) => Some(cost(&spec, service, prices, &standing, forecast)?),
         _ => None,
@@ -134,9 +134,7 @@ fn survives(spec: &Spec, service: &ServiceSpec, standing: &Standing) -> String {
             false => format!("any {level} but {fatal}"),
         };
     }
-    let pairs = all.fatal_pairs.iter().filter(|pair| {
-        pair.0.level() == Some(level) && pair.1.level() == Some(level)
-    });
+    let pairs = all.fatal_pairs.iter().filter(|pair| pair.0.level() == Some(level) && pair.1.level() == Some(level));
     match pairs.count() {
         0 if domains.len() > 2 => format!("any 2 {level}s"),
         _ => format!("any 1 {level}"),

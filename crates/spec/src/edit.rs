@@ -108,7 +108,8 @@ fn add_node(document: &mut DocumentMut, name: &NodeName, keys: &[(String, String
     }
     let mut node = InlineTable::new();
     if !keys.iter().any(|(key, _)| key == "addr") {
-        let taken: Vec<_> = nodes.iter().filter_map(|(_, item)| item.get("addr")?.as_str().map(str::to_owned)).collect();
+        let taken: Vec<_> =
+            nodes.iter().filter_map(|(_, item)| item.get("addr")?.as_str().map(str::to_owned)).collect();
         node.insert("addr", Value::from(free_address(&taken).to_string()));
     }
     for (key, value) in keys {

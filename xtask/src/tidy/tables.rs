@@ -46,7 +46,7 @@ pub const CRATES: &[Crate] = &[
 ];
 
 /// What a pure crate may depend on besides ours: data in, data out.
-pub const PURE_DEPENDENCIES: &[&str] = 
+pub const PURE_DEPENDENCIES: &[&str] =
     &["serde", "serde_json", "statrs", "toml", "toml_edit", "annotate-snippets", "strsim"];
 
 /// What the code of a pure crate may not name, and whether its tests may (they read scenario files and print).

@@ -23,8 +23,20 @@ use crate::cli::Verb;
 use crate::output::{Answer, Output};
 
 /// The verbs people type, as they name the schemas of JSON answers.
-const NAMES: [&str; 12] =
-    ["plan", "models", "config", "init", "agent", "status", "events", "explain", "switchover", "drain", "completions", "estimate"];
+const NAMES: [&str; 12] = [
+    "plan",
+    "models",
+    "config",
+    "init",
+    "agent",
+    "status",
+    "events",
+    "explain",
+    "switchover",
+    "drain",
+    "completions",
+    "estimate",
+];
 
 /// What a verb is called in its JSON schema.
 pub fn name(verb: &Verb) -> &'static str {

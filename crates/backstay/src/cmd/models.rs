@@ -64,7 +64,8 @@ fn text(service: &str, spec: &Spec, rows: &[Row]) -> String {
         let forecast = row.forecast.as_ref();
         let year = row.minutes_per_year.map_or_else(|| "never up".to_owned(), minutes);
         let band = forecast.and_then(|forecast| forecast.band);
-        let band = band.map_or_else(String::new, |b| format!("{}–{}", minutes(b.low_min_per_year), minutes(b.high_min_per_year)));
+        let band = band
+            .map_or_else(String::new, |b| format!("{}–{}", minutes(b.low_min_per_year), minutes(b.high_min_per_year)));
         let outages = forecast.map_or_else(String::new, |forecast| minutes(forecast.prediction.outages_per_year));
         let cost = row.cost_per_year.map_or_else(|| "–".to_owned(), |cost| format!("{cost:.0}"));
         let fits = row.lacks.as_ref().map_or_else(|| "yes".to_owned(), |lacks| format!("no: {lacks}"));
@@ -105,7 +106,14 @@ fn plot(rows: &[Row]) -> String {
         let Some(year) = row.minutes_per_year else { continue };
         let high = row.forecast.as_ref().and_then(|forecast| forecast.band).map_or(year, |band| band.high_min_per_year);
         let (bar, tail) = ((place(year) * WIDTH) as usize, (place(high.max(year)) * WIDTH) as usize);
-        let _ = writeln!(text, "  {:5} {}{} {}", row.model, "█".repeat(bar), "░".repeat(tail.saturating_sub(bar)), minutes(year));
+        let _ = writeln!(
+            text,
+            "  {:5} {}{} {}",
+            row.model,
+            "█".repeat(bar),
+            "░".repeat(tail.saturating_sub(bar)),
+            minutes(year)
+        );
     }
     text.push_str("        minutes down per year, logarithmic; lighter: up to the 95th percentile\n");
     text
@@ -129,7 +137,9 @@ fn svg(service: &str, rows: &[Row]) -> String {
         let _ = writeln!(
             svg,
             "<line x1=\"{x:.1}\" y1=\"34\" x2=\"{x:.1}\" y2=\"{:.1}\" stroke=\"#dddddd\"/><text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" fill=\"#666666\">{}</text>",
-            height - 30.0, height - 12.0, minutes(10_f64.powi(power))
+            height - 30.0,
+            height - 12.0,
+            minutes(10_f64.powi(power))
         );
     }
     for (number, row) in rows.iter().enumerate() {
@@ -143,7 +153,10 @@ fn svg(service: &str, rows: &[Row]) -> String {
         if let Some(band) = row.forecast.as_ref().and_then(|forecast| forecast.band) {
             let (low, high) = (LEFT + place(band.low_min_per_year) * span, LEFT + place(band.high_min_per_year) * span);
             let middle = y + 11.0;
-            let _ = writeln!(svg, "<line x1=\"{low:.1}\" y1=\"{middle:.1}\" x2=\"{high:.1}\" y2=\"{middle:.1}\" stroke=\"#1b2f45\" stroke-width=\"3\"/>");
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{low:.1}\" y1=\"{middle:.1}\" x2=\"{high:.1}\" y2=\"{middle:.1}\" stroke=\"#1b2f45\" stroke-width=\"3\"/>"
+            );
         }
         let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>", WIDTH - 80.0, y + 17.0, minutes(year));
     }

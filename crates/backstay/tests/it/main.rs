@@ -6,6 +6,7 @@
 mod demo;
 mod estimate;
 mod live;
+mod plan;
 mod verbs;
 
 use std::path::{Path, PathBuf};

@@ -18,9 +18,9 @@ use backstay_model::ServiceId;
 use backstay_spec::Spec;
 use serde::Serialize;
 
+pub(crate) use self::system::sync_standbys;
 use self::system::{NodeNo, System};
 pub use self::thing::Thing;
-pub(crate) use self::system::sync_standbys;
 pub use self::times::{ejection, takeover, takeover_of_database};
 use crate::standing::Standing;
 
@@ -252,8 +252,13 @@ fn fatal_pairs(system: &System, singles: &[Contingency]) -> BTreeSet<Pair> {
         voting.iter().filter(|d| !system.has_quorum_without(&|node| is_in(system, node, **d))).copied().collect();
     let mut fatal: BTreeSet<(u32, u32)> = BTreeSet::new();
     for part in 0..system.parts.len() {
-        let places: Vec<u32> =
-            touched(system, part).into_iter().chain(voting.iter().copied()).filter(borne).collect::<BTreeSet<_>>().into_iter().collect();
+        let places: Vec<u32> = touched(system, part)
+            .into_iter()
+            .chain(voting.iter().copied())
+            .filter(borne)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         for (a, b) in pairs(&places) {
             if fatal.contains(&(a, b)) {
                 continue;

@@ -129,10 +129,9 @@ fn domains(
 
 fn part_kind(spec: &Spec, service: &ServiceSpec) -> PartKind {
     match &service.workload {
-        Workload::Postgres(postgres) => PartKind::Database {
-            sync: sync_standbys(spec, service) as usize,
-            waits: postgres.degrade == Degrade::Wait,
-        },
+        Workload::Postgres(postgres) => {
+            PartKind::Database { sync: sync_standbys(spec, service) as usize, waits: postgres.degrade == Degrade::Wait }
+        }
         Workload::App(_) if service.exclusive => PartKind::Exclusive,
         Workload::App(_) => {
             PartKind::Balanced { need: service.need as usize, spares_run: service.spare == SpareKind::Hot }

@@ -20,6 +20,7 @@ use crate::topology::{DomainNo, NodeNo, Topology};
 pub(super) type GroupNo = usize;
 
 /// All that is to be placed.
+#[derive(Clone)]
 pub(super) struct Problem<'a> {
     pub(super) topology: &'a Topology,
     /// In the order of the demands; those of one service in the order of its sites.
@@ -146,6 +147,23 @@ impl<'a> Problem<'a> {
                 wishes: Rc::clone(&wishes),
                 scope,
             });
+        }
+    }
+
+    /// Takes what was found for what is current.
+    pub(super) fn settle(&mut self, picks: &[Vec<NodeNo>]) {
+        for (group, nodes) in self.groups.iter_mut().zip(picks) {
+            for special in &mut group.special {
+                special.is_current = nodes.contains(&special.node);
+                special.cost.moves = i32::from(!special.is_current);
+            }
+            let plain = group.plain;
+            group.special.retain(|special| Cost { reluctant: 0, ..special.cost } != plain);
+            for node in nodes.iter().filter(|node| !group.is_special(**node)).copied().collect::<Vec<_>>() {
+                let cost = Cost { moves: 0, ..group.of_node(node) };
+                let at = group.special.partition_point(|special| special.node < node);
+                group.special.insert(at, Special { node, cost, is_current: true });
+            }
         }
     }
 

@@ -7,31 +7,52 @@
 use super::choose::{Room, choose};
 use super::cost::Cost;
 use super::divide::{Full, divide};
+use super::each_alone;
 use super::flow::Flow;
-use super::problem::{Blocks, GroupNo, Problem};
+use super::problem::{Blocks, Group, GroupNo, Problem};
 use super::search::{search, worth};
 use crate::topology::NodeNo;
 
 /// How often the sets of services that lack something are divided anew.
 const DIVISIONS_MAX: usize = 3;
+/// How often what was found is taken for what is current, to see whether it stays.
+const ROUNDS_MAX: usize = 4;
 
 /// The nodes of each group.
 pub(super) type Picks = Vec<Vec<NodeNo>>;
 
 /// The nodes of each group within the slots that there are; `alone` has the best of each.
 pub(super) fn share_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
-    let shared = by_size(problem, alone);
     let has_sets = problem.groups.iter().any(|group| matches!(group.blocks, Blocks::Sets(_)));
     if !has_sets && sizes(problem).len() < 2 {
-        return shared;
+        return by_size(problem, alone);
     }
-    let mut best = Draft::new(problem, shared);
+    // What is not exact may find something better once it stands where it went: it goes on until it would stay there.
+    let mut picks = search_out(problem, alone);
+    let mut settled = problem.clone();
+    for _ in 0..ROUNDS_MAX {
+        let stays = |(group, nodes): (&Group, &Vec<NodeNo>)| {
+            nodes.len() == group.current().count() && group.current().all(|node| nodes.contains(&node))
+        };
+        if settled.groups.iter().zip(&picks).all(stays) {
+            break;
+        }
+        settled.settle(&picks);
+        let (alone, room) = each_alone(&mut settled);
+        picks = if room.is_overfull() { search_out(&mut settled, &alone) } else { alone };
+        Draft::new(&settled, Vec::new()).restore(problem);
+    }
+    picks
+}
+
+/// The best that is found for sizes that differ, or services with two sets.
+fn search_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
+    let mut best = Draft::new(problem, by_size(problem, alone));
     for _ in 0..DIVISIONS_MAX {
         match divided_anew(problem, alone, &best) {
             Some(other) if other.cost < best.cost => best = other,
             _ => break,
         }
-        best.restore(problem);
     }
     best.restore(problem);
     let losers = losers(problem, alone, &best.picks);
@@ -44,7 +65,6 @@ pub(super) fn share_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
         }
         best = Draft::new(problem, best.picks);
     }
-    // What is not exact may find something as good every time, and must not wander.
     match as_it_is(problem) {
         Some(stay) if stay.cost <= best.cost => best = stay,
         _ => {}
@@ -104,7 +124,8 @@ fn by_size(problem: &Problem<'_>, alone: &Picks) -> Picks {
         let larger = |number: GroupNo| problem.groups[number].slots > size;
         let mut found = run(&|number| problem.groups[number].slots != size);
         let same = |(a, b): (&Vec<NodeNo>, &Vec<NodeNo>)| a.len() == b.len();
-        if !found.iter().zip(&before).all(same) {
+        let has_smaller = problem.groups.iter().any(|group| group.slots < size);
+        if has_smaller && !found.iter().zip(&before).all(same) {
             found = run(&larger);
         }
         for (number, nodes) in groups.iter().zip(found) {
@@ -125,15 +146,18 @@ fn losers(problem: &Problem<'_>, alone: &Picks, picks: &Picks) -> Vec<GroupNo> {
 
 /// With other sets for the services that lack instances: of nodes that have room, as far as that is possible.
 fn divided_anew(problem: &mut Problem<'_>, alone: &Picks, best: &Draft) -> Option<Draft> {
-    let losers = losers(problem, alone, &best.picks);
-    let divided: Vec<GroupNo> =
-        losers.into_iter().filter(|number| matches!(problem.groups[*number].blocks, Blocks::Sets(_))).collect();
-    if divided.is_empty() {
-        return None;
-    }
     let mut room = Room::empty(problem);
     for (group, nodes) in problem.groups.iter().zip(&best.picks) {
         room.put(group, nodes.iter().copied());
+    }
+    // Other sets are of no use to a group if no node has room for it.
+    let divided = losers(problem, alone, &best.picks).into_iter().filter(|number| {
+        let group = &problem.groups[*number];
+        matches!(group.blocks, Blocks::Sets(_)) && problem.candidates(group).any(|node| room.fits(group, node))
+    });
+    let divided: Vec<GroupNo> = divided.collect();
+    if divided.is_empty() {
+        return None;
     }
     let mut start = alone.clone();
     for number in divided {

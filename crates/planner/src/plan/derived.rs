@@ -39,7 +39,9 @@ pub(super) fn derived(spec: &Spec) -> Vec<Derived> {
     say(
         "takeover".to_owned(),
         seconds(takeover()),
-        format!("an exclusive role or an address of a lost node: {lease} × 1.01 + 50 ms until its lease has ended, 0.5 s to take it"),
+        format!(
+            "an exclusive role or an address of a lost node: {lease} × 1.01 + 50 ms until its lease has ended, 0.5 s to take it"
+        ),
     );
     say("ejection".to_owned(), seconds(ejection()), "a lost node's instances get no more requests".to_owned());
     for service in spec.services.values() {
@@ -59,7 +61,11 @@ pub(super) fn derived(spec: &Spec) -> Vec<Derived> {
         if service.mode == Mode::ActiveActive {
             let (need, wanted) = (service.need, wanted(service));
             let share = Duration::from_millis(u64::from(1000 * need / wanted.max(1))).as_millis() / 10;
-            say(format!("{id}.load"), format!("{share} %"), format!("of each instance's capacity, while all {wanted} carry"));
+            say(
+                format!("{id}.load"),
+                format!("{share} %"),
+                format!("of each instance's capacity, while all {wanted} carry"),
+            );
         }
     }
     all

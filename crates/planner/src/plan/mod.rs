@@ -18,6 +18,15 @@ use crate::standing::Standing;
 pub use self::derived::Derived;
 pub use self::remedies::{Remedy, remedies};
 
+/// What a cluster measured itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// The newest outage that the loss of each thing really caused.
+    pub proofs: BTreeMap<Thing, Proof>,
+    /// All failovers of lost nodes on record.
+    pub failovers: Vec<Duration>,
+}
+
 /// An outage that really happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
@@ -119,16 +128,16 @@ const PAIRS_LISTED_MAX: usize = 20;
 const THOROUGH_SERVICES_MAX: usize = 50;
 
 /// Makes the plan of a file, from how things stand.
-pub fn plan(spec: &Spec, standing: &Standing, placement: &Placement, proofs: &BTreeMap<Thing, Proof>) -> Plan {
+pub fn plan(spec: &Spec, standing: &Standing, placement: &Placement, measured: &Measured) -> Plan {
     let all = assess(spec, standing);
-    let failures: Vec<Failure> = all.singles.iter().map(|single| failure(spec, single, proofs)).collect();
+    let failures: Vec<Failure> = all.singles.iter().map(|single| failure(spec, single, &measured.proofs)).collect();
     let mut broken: Vec<String> = all.now.iter().map(|part| format!("now: {}: {}", part.what, part.how)).collect();
     broken.extend(failures.iter().filter_map(|failure| breach(spec, failure)));
     if spec.voters().len() == 1 && spec.nodes.len() == 2 && broken.iter().any(|why| why.contains(" lost: ")) {
         broken.push("two nodes can't outvote each other: a witness is missing, a third that only votes".to_owned());
     }
     broken.extend(placement.short.iter().map(|(id, short)| short_text(&spec.services[id], short)));
-    let forecaster = Forecaster::new(spec).ok();
+    let forecaster = Forecaster::new(spec, &measured.failovers).ok();
     let topology = Topology::of(spec);
     let thorough = spec.services.len() <= THOROUGH_SERVICES_MAX;
     let services = spec.services.values().map(|service| {
@@ -271,16 +280,17 @@ fn service_plan(
     let nodes: Vec<NodeName> = seats.into_iter().map(|(node, _)| node.clone()).collect();
     let sets = sets(topology, service, &nodes).ok();
     let name = service.id.to_string();
-    let breaks = |single: &&Contingency| {
-        single.affected.iter().any(|part| part.what == name && part.effect > Effect::Holds)
-    };
+    let breaks =
+        |single: &&Contingency| single.affected.iter().any(|part| part.what == name && part.effect > Effect::Holds);
     ServicePlan {
         name: service.id.clone(),
         model: service.redundancy.to_string(),
         instances: nodes.len() as u32,
         wanted: wanted(service),
         holds: sets.is_some(),
-        sets: sets.filter(|_| matches!(service.redundancy, Redundancy::TwoN | Redundancy::TwoNPlus1)).unwrap_or_default(),
+        sets: sets
+            .filter(|_| matches!(service.redundancy, Redundancy::TwoN | Redundancy::TwoNPlus1))
+            .unwrap_or_default(),
         nodes,
         spofs: all.singles.iter().filter(breaks).map(|single| single.thing.to_string()).collect(),
         forecast,

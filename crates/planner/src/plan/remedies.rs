@@ -1,12 +1,12 @@
 //! What to change so that the promise holds: changes of the file, each tried, the cheapest that helps first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use backstay_model::DomainLevel;
 use backstay_spec::{Edit, Redundancy, ServiceSpec, Spec, edit};
 use serde::Serialize;
 
-use super::{Plan, plan};
+use super::{Measured, Plan, plan};
 use crate::place::{Fix, Location, Topology, fixes};
 use crate::standing::{Standing, demands};
 
@@ -84,7 +84,7 @@ fn tried(text: &str, edits: &[Edit]) -> Option<(String, Spec, Plan)> {
     let text = edits.iter().try_fold(text.to_owned(), |text, one| edit(&text, one).ok())?;
     let spec = backstay_spec::parse("", &text).spec?;
     let (standing, placement) = Standing::planned(&spec, &BTreeSet::new());
-    let plan = plan(&spec, &standing, &placement, &BTreeMap::new());
+    let plan = plan(&spec, &standing, &placement, &Measured::default());
     Some((text, spec, plan))
 }
 
@@ -104,7 +104,9 @@ impl Candidate {
         let written = |edit: &Edit| match edit {
             Edit::Set { path, value } => format!("{}={value}", path.join(".")),
             Edit::AddNode { name, keys } => {
-                let keys = keys.iter().map(|(key, value)| if value == "true" { format!(" {key}") } else { format!(" {key}={value}") });
+                let keys = keys
+                    .iter()
+                    .map(|(key, value)| if value == "true" { format!(" {key}") } else { format!(" {key}={value}") });
                 format!("+ node {name}{}", keys.collect::<String>())
             }
             Edit::RemoveNode(name) => format!("- node {name}"),
@@ -133,10 +135,9 @@ fn candidates(spec: &Spec) -> Vec<Candidate> {
     }
     // One machine more, where everything shares the last one.
     all.push(Candidate { cost: MACHINE, edits: vec![add_node(spec, 0, new_place(spec, spec.goal.survive))] });
-    let outage = ["4s", "10s", "30s"].into_iter().map(|bound| Edit::Set {
-        path: vec!["goal".to_owned(), "max_outage".to_owned()],
-        value: bound.to_owned(),
-    });
+    let outage = ["4s", "10s", "30s"]
+        .into_iter()
+        .map(|bound| Edit::Set { path: vec!["goal".to_owned(), "max_outage".to_owned()], value: bound.to_owned() });
     all.extend(outage.map(|edit| Candidate { cost: PROMISE, edits: vec![edit] }));
     all.sort_by_key(|candidate| candidate.cost);
     all

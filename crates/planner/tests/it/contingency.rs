@@ -38,7 +38,8 @@ fn world(dice: &mut Dice) -> Spec {
     for service in 0..1 + dice.below(3) {
         let model = ["N", "N+1", "N+2", "2N", "2N+1"][dice.below(5) as usize];
         match dice.below(4) {
-            0 => text.push_str(&format!("[app.a{service}]\nexclusive = true\nrun = [\"/x\"]\nredundancy = \"{model}\"\n")),
+            0 => text
+                .push_str(&format!("[app.a{service}]\nexclusive = true\nrun = [\"/x\"]\nredundancy = \"{model}\"\n")),
             1 => {
                 let degrade = if dice.one_in(2) { "async" } else { "wait" };
                 let port = 5000 + service;
@@ -57,7 +58,9 @@ fn world(dice: &mut Dice) -> Spec {
     }
     if dice.one_in(2) {
         text.push_str("[listen.front]\nvip = \"10.0.0.100\"\nx = { port = 80, to = \"TARGET\" }\n");
-        let target = ["app.a0", "postgres.a0.primary"].into_iter().find(|t| text.contains(&format!("[{}]", t.trim_end_matches(".primary"))));
+        let target = ["app.a0", "postgres.a0.primary"]
+            .into_iter()
+            .find(|t| text.contains(&format!("[{}]", t.trim_end_matches(".primary"))));
         text = text.replace("TARGET", target.unwrap_or("app.a0"));
     }
     let parsed = backstay_spec::parse("t", &text);
@@ -148,7 +151,11 @@ fn every_single_failure_and_every_fatal_pair_equals_trying_them() {
                 spofs.insert(thing.clone());
             }
         }
-        assert_eq!(all.now.is_empty(), exhaustive(&spec, &standing, &BTreeSet::new()) == Effect::Holds, "round {round}");
+        assert_eq!(
+            all.now.is_empty(),
+            exhaustive(&spec, &standing, &BTreeSet::new()) == Effect::Holds,
+            "round {round}"
+        );
         let pairs = pairs_by_trying(&spec, &standing, &domains, &spofs);
         assert_eq!(all.fatal_pairs, pairs, "round {round}: {spec:#?} as {standing:#?}");
         bad_singles += spofs.len();
@@ -186,14 +193,17 @@ fn of_vector(inputs: &Value) -> (Spec, Standing) {
                 address += 1;
                 let host = host.as_str().unwrap();
                 let name = format!("{}-{rack}-{host}", site.to_lowercase());
-                text.push_str(&format!("{name} = {{ addr = \"10.0.0.{address}\", rack = \"{site}.{rack}\", site = \"{site}\" }}\n"));
+                text.push_str(&format!(
+                    "{name} = {{ addr = \"10.0.0.{address}\", rack = \"{site}.{rack}\", site = \"{site}\" }}\n"
+                ));
             }
         }
     }
     text.push_str(&format!("[app.web]\nrun = [\"/x\"]\nneed = {}\nredundancy = \"N+2\"\n", inputs["required"]));
     let spec = backstay_spec::parse("t", &text).spec.unwrap();
     let down = inputs["down_now"].as_array().unwrap().iter();
-    let down: BTreeSet<NodeName> = down.map(|name| NodeName(name.as_str().unwrap().to_lowercase().replace('.', "-"))).collect();
+    let down: BTreeSet<NodeName> =
+        down.map(|name| NodeName(name.as_str().unwrap().to_lowercase().replace('.', "-"))).collect();
     let seats = spec.nodes.keys().map(|node| (node.clone(), Seat { serves: true, well: true })).collect();
     let seats = [(backstay_model::ServiceId::app("web"), seats)].into();
     (spec, Standing { seats, down, ..Standing::default() })
@@ -221,7 +231,9 @@ fn the_vectors_of_what_may_fail_now() {
         let (spec, standing) = of_vector(&vector["inputs"]);
         let all: Contingencies = assess(&spec, &standing);
         let expected = &vector["expected"];
-        let named = |list: &Value| list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>();
+        let named = |list: &Value| {
+            list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
         let domains = || all.singles.iter().filter(|single| single.thing.level().is_some());
         let found = |may: bool| {
             let those = domains().filter(move |single| (single.effect == Effect::Holds) == may);

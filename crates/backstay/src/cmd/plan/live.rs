@@ -1,11 +1,11 @@
 //! How a cluster stands now, as its agent says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backstay_model::{NodeName, ServiceId};
 use backstay_planner::contingency::Thing;
-use backstay_planner::plan::Proof;
+use backstay_planner::plan::{Measured, Proof};
 use backstay_planner::{Seat, Standing};
 use serde_json::Value;
 
@@ -29,10 +29,10 @@ pub fn scene(args: &PlanArgs) -> Result<Scene, Failure> {
         Failure::unexpected("bad-file", message)
     })?;
     let status = agent.read("/status")?;
-    let proofs = proofs(&agent.read("/events")?);
+    let measured = measured(&agent.read("/events")?);
     let age = Duration::from_millis(status["age_ms"].as_u64().unwrap_or(0));
     let now = Some(standing(&status));
-    Ok(Scene { name, text: text.to_owned(), spec, now, proofs, age })
+    Ok(Scene { name, text: text.to_owned(), spec, now, measured, age })
 }
 
 fn standing(status: &Value) -> Standing {
@@ -48,9 +48,8 @@ fn standing(status: &Value) -> Standing {
         Some((id, seats.collect()))
     });
     let listeners = status["listeners"].as_array().into_iter().flatten();
-    let holders = listeners.filter_map(|listener| {
-        Some((listener["name"].as_str()?.into(), named(&listener["vip_holder"])?))
-    });
+    let holders =
+        listeners.filter_map(|listener| Some((listener["name"].as_str()?.into(), named(&listener["vip_holder"])?)));
     Standing { seats: seats.collect(), holders: holders.collect(), coordinator: named(&status["coordinator"]), down }
 }
 
@@ -65,17 +64,23 @@ fn seat(instance: &Value) -> Seat {
     Seat { serves, well }
 }
 
-/// Outages that the cluster measured itself, the newest of each kind.
-fn proofs(events: &Value) -> BTreeMap<Thing, Proof> {
-    let events = events["events"].as_array().into_iter().flatten();
-    let measured = events.filter_map(|event| {
-        let outage = Some(&event["reason"]).filter(|reason| reason["kind"] == "serves_again")?;
-        let proof = Proof {
-            outage: Duration::from_millis(outage["outage_ms"].as_u64()?),
-            ago: Duration::from_millis(event["age_ms"].as_u64()?),
-        };
-        Some((Thing::Node(outage["from"].as_str()?.into()), proof))
-    });
-    // They come oldest first, so that the newest stays.
-    measured.collect()
+/// Failovers that the cluster measured itself. They come oldest first, so that the newest of each node stays; of the roles
+/// that one loss took, the longest away.
+fn measured(events: &Value) -> Measured {
+    /// Outages that began by one loss end within this time of each other.
+    const ONE_LOSS_MS: u64 = 30_000;
+    let mut measured = Measured::default();
+    for event in events["events"].as_array().into_iter().flatten() {
+        let Some(reason) = Some(&event["reason"]).filter(|reason| reason["kind"] == "serves_again") else { continue };
+        let (Some(outage), Some(ago)) = (reason["outage_ms"].as_u64(), event["age_ms"].as_u64()) else { continue };
+        let Some(from) = reason["from"].as_str() else { continue };
+        let (mut outage, ago) = (Duration::from_millis(outage), Duration::from_millis(ago));
+        measured.failovers.push(outage);
+        let known = measured.proofs.get(&Thing::Node(from.into()));
+        if let Some(same) = known.filter(|known| known.ago.abs_diff(ago) < Duration::from_millis(ONE_LOSS_MS)) {
+            outage = outage.max(same.outage);
+        }
+        measured.proofs.insert(Thing::Node(from.into()), Proof { outage, ago });
+    }
+    measured
 }

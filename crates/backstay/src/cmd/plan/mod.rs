@@ -5,12 +5,11 @@ mod text;
 
 pub use text::minutes;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstay_planner::Standing;
 use backstay_planner::contingency::Thing;
-use backstay_planner::plan::{Plan, Remedy, plan, remedies};
+use backstay_planner::plan::{Measured, Plan, Remedy, plan, remedies};
 use backstay_planner::what_if::{Losses, WhatIf};
 use backstay_spec::{Spec, edit};
 use serde_json::{Value, json};
@@ -24,7 +23,8 @@ use crate::output::{Answer, Failure, Output};
 /// Answers what was asked.
 pub fn run(args: &PlanArgs, output: Output) -> Answer {
     let began = clock::boottime();
-    let questions = args.what_if.iter().map(|text| text.parse::<WhatIf>().map_err(|why| Failure::usage("what-if", why)));
+    let questions =
+        args.what_if.iter().map(|text| text.parse::<WhatIf>().map_err(|why| Failure::usage("what-if", why)));
     let questions: Vec<WhatIf> = questions.collect::<Result<_, _>>()?;
     let mut scene = if args.live { live::scene(args)? } else { from_file(args)? };
     let mut lost: Vec<&Thing> = Vec::new();
@@ -39,8 +39,7 @@ pub fn run(args: &PlanArgs, output: Output) -> Answer {
     }
     let losses = Losses::of(&scene.spec, lost).map_err(|why| Failure::usage("what-if", why))?;
     let (standing, placement) = scene.standing(&losses);
-    let proofs = if questions.is_empty() { scene.proofs.clone() } else { BTreeMap::new() };
-    let plan = plan(&scene.spec, &standing, &placement, &proofs);
+    let plan = plan(&scene.spec, &standing, &placement, &scene.measured);
     // A change is advice for the file; while something is lost, mending it is the advice.
     let advice = match losses.nodes.is_empty() && standing.down.is_empty() {
         true => remedies(&scene.text, &scene.spec, &plan),
@@ -59,7 +58,7 @@ struct Scene {
     spec: Spec,
     /// How it stands now; none from the file alone.
     now: Option<Standing>,
-    proofs: BTreeMap<Thing, backstay_planner::plan::Proof>,
+    measured: Measured,
     /// How old what is known of it is.
     age: Duration,
 }
@@ -67,7 +66,7 @@ struct Scene {
 fn from_file(args: &PlanArgs) -> Result<Scene, Failure> {
     let file = ConfigFile::read(args.file.named())?;
     let spec = file.spec()?.clone();
-    Ok(Scene { name: file.name, text: file.text, spec, now: None, proofs: BTreeMap::new(), age: Duration::ZERO })
+    Ok(Scene { name: file.name, text: file.text, spec, now: None, measured: Measured::default(), age: Duration::ZERO })
 }
 
 impl Scene {

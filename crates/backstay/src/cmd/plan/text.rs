@@ -66,7 +66,11 @@ fn failures(text: &mut String, plan: &Plan, all: bool) {
     let bad = rows.iter().filter(|row| row.effect > Effect::Holds).count();
     let shown = if all { rows.len() } else { rows.len().min(bad + WELL_SHOWN) };
     let width = rows[..shown].iter().map(|row| row.domain.to_string().len()).max().unwrap_or(0).max(13);
-    let _ = writeln!(text, "     {:width$}  {:9}  {:>10}  {:>6}  what happens", "if this fails", "effect", "outage", "loss");
+    let _ = writeln!(
+        text,
+        "     {:width$}  {:9}  {:>10}  {:>6}  what happens",
+        "if this fails", "effect", "outage", "loss"
+    );
     for row in &rows[..shown] {
         let mark = match (row.effect, row.promised) {
             (Effect::Holds, _) => "ok",
@@ -120,7 +124,11 @@ fn broken(text: &mut String, plan: &Plan, all: bool) {
 
 fn services(text: &mut String, plan: &Plan) {
     let width = plan.services.iter().map(|service| service.name.to_string().len()).max().unwrap_or(0).max(7);
-    let _ = writeln!(text, "{:width$}  {:5}  {:>9}  {:>12}  {:>9}  predicted to improve most by", "service", "model", "instances", "min/year", "5–95 %");
+    let _ = writeln!(
+        text,
+        "{:width$}  {:5}  {:>9}  {:>12}  {:>9}  predicted to improve most by",
+        "service", "model", "instances", "min/year", "5–95 %"
+    );
     for service in &plan.services {
         let name = service.name.to_string();
         let instances = format!("{}/{}", service.instances, service.wanted);
@@ -135,7 +143,11 @@ fn services(text: &mut String, plan: &Plan) {
         let year = minutes(forecast.with_store_min_per_year);
         let _ = writeln!(text, "{name:width$}  {:5}  {instances:>9}  {year:>12}  {band:>9}  {improve}", service.model);
         if service.sets.len() > 1 {
-            let sets: Vec<_> = service.sets.iter().map(|set| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")).collect();
+            let sets: Vec<_> = service
+                .sets
+                .iter()
+                .map(|set| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+                .collect();
             let _ = writeln!(text, "{:width$}  sets: {}", "", sets.join(" | "));
         }
     }

@@ -10,7 +10,6 @@ use backstay_spec::{Redundancy, ServiceSpec};
 /// nodes; pulls; extra instances that share a domain (N+k only); moves; places among the preferred nodes.
 pub type Worth = [i64; 8];
 pub const CROWDING: usize = 5;
-pub const MOVES: usize = 6;
 
 pub fn add(a: Worth, b: Worth) -> Worth {
     std::array::from_fn(|at| a[at] + b[at])

@@ -49,7 +49,9 @@ fn best(topology: &Topology, demands: &[Demand<'_>]) -> Worth {
         .map(|(demand, scope)| (demand.service.slots, choices(topology, demand, scope.as_ref())))
         .collect();
     let mut free: BTreeMap<NodeName, Option<u32>> = BTreeMap::new();
-    topology.carriers().iter().for_each(|carrier| drop(free.insert(carrier.name.clone(), carrier.slots)));
+    topology.carriers().iter().for_each(|carrier| {
+        free.insert(carrier.name.clone(), carrier.slots);
+    });
     let mut best = [i64::MAX; 8];
     go_on(&lists, &mut free, [0; 8], &mut best);
     best

@@ -1,0 +1,121 @@
+//! How long placement takes, and how that grows: `cargo run --release -p backstay-planner --example bench_place`.
+//!
+//! Clusters of 125 to 1,000 nodes, 20 to a rack and five racks to a site, with two services a node: all models, over nodes,
+//! racks and sites, one to three instances needed. The first placement, a quiet re-run, and the re-run after a node was lost;
+//! without limit, with slots for half as much again, with hardly any to spare, with too few, and with instances of one to three
+//! slots.
+//! Medians of several runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant as Stopwatch};
+
+use backstay_model::{DomainLevel, NodeName, ServiceId};
+use backstay_planner::{Carrier, Demand, Placement, Topology, place, wanted};
+use backstay_spec::{Redundancy, ServiceSpec};
+
+const RUNS: usize = 7;
+
+fn main() {
+    println!(
+        "{:>14} {:>6} {:>9} {:>11} {:>11} {:>11} {:>7}",
+        "slots", "nodes", "services", "first", "quiet", "node lost", "short"
+    );
+    for (name, percent, sizes) in [
+        ("no limit", None, 1),
+        ("150 %", Some(150), 1),
+        ("101 %", Some(101), 1),
+        ("95 %", Some(95), 1),
+        ("1-3, 150 %", Some(150), 3),
+        ("1-3, 105 %", Some(105), 3),
+    ] {
+        for nodes in [125, 250, 500, 1000] {
+            let services = services(nodes * 2, sizes);
+            let topology = topology(nodes, percent, &services);
+            let (first, placement) = measure(&topology, &services, None, &[]);
+            let (quiet, again) = measure(&topology, &services, Some(&placement), &[]);
+            assert!(percent != Some(150) || again.nodes == placement.nodes, "a quiet re-run changes nothing");
+            let (lost, _) = measure(&topology, &services, Some(&placement), &[NodeName(format!("n{:04}", nodes / 2))]);
+            println!(
+                "{name:>14} {nodes:>6} {:>9} {:>8.2} ms {:>8.2} ms {:>8.2} ms {:>7}",
+                services.len(),
+                millis(first),
+                millis(quiet),
+                millis(lost),
+                placement.short.len()
+            );
+        }
+    }
+}
+
+fn measure(
+    topology: &Topology,
+    services: &BTreeMap<ServiceId, ServiceSpec>,
+    current: Option<&Placement>,
+    lost: &[NodeName],
+) -> (Duration, Placement) {
+    let demand = |service| demand(service, current, lost);
+    let demands: Vec<Demand<'_>> = services.values().map(demand).collect();
+    let mut times = Vec::new();
+    let mut placement = Placement::default();
+    while times.len() < RUNS && times.iter().sum::<Duration>() < Duration::from_secs(10) {
+        // A bench reads the clock; the crate itself never does.
+        let started = Stopwatch::now();
+        placement = place(topology, &demands);
+        times.push(started.elapsed());
+    }
+    times.sort();
+    (times[times.len() / 2], placement)
+}
+
+fn demand<'a>(service: &'a ServiceSpec, current: Option<&Placement>, lost: &[NodeName]) -> Demand<'a> {
+    let nodes = current.and_then(|placement| placement.nodes.get(&service.id));
+    Demand {
+        service,
+        current: nodes.into_iter().flatten().filter(|node| !lost.contains(node)).cloned().collect(),
+        pull: Vec::new(),
+        reluctant: BTreeSet::new(),
+        barred: lost.iter().cloned().collect(),
+    }
+}
+
+fn services(count: usize, sizes: usize) -> BTreeMap<ServiceId, ServiceSpec> {
+    let text =
+        "cluster = \"b\"\n[nodes]\nn = { addr = \"10.0.0.1\" }\n[app.s]\nrun = [\"/bin/app\"]\nredundancy = \"N\"\n";
+    let parsed = backstay_spec::parse("bench.toml", text);
+    let spec = parsed.spec.unwrap_or_else(|| panic!("the bench's file is wrong: {:?}", parsed.diagnostics.first()));
+    let Some(plain) = spec.services.into_values().next() else { panic!("the bench's file has a service") };
+    let models = [Redundancy::NPlus1, Redundancy::NPlus2, Redundancy::TwoN, Redundancy::TwoNPlus1];
+    let levels = [DomainLevel::Node, DomainLevel::Rack, DomainLevel::Site];
+    (0..count)
+        .map(|at| {
+            let id = ServiceId::app(&format!("s{at:04}"));
+            let service = ServiceSpec {
+                id: id.clone(),
+                need: 1 + (at / 12 % 3) as u32,
+                redundancy: models[at % 4],
+                spread: levels[at / 4 % 3],
+                slots: 1 + (at / 36 % sizes) as u32,
+                ..plain.clone()
+            };
+            (id, service)
+        })
+        .collect()
+}
+
+fn topology(nodes: usize, percent: Option<u32>, services: &BTreeMap<ServiceId, ServiceSpec>) -> Topology {
+    let asked: u32 = services.values().map(|service| wanted(service) * service.slots).sum();
+    let all = percent.map(|percent| asked * percent / 100);
+    // Small and large machines side by side: from half of the mean to half as much again.
+    let parts = |n: usize| 2 + (n * 7 % 5) as u32;
+    let whole: u32 = (0..nodes).map(parts).sum();
+    Topology::new((0..nodes).map(|n| Carrier {
+        name: NodeName(format!("n{n:04}")),
+        rack: Some(format!("r{}", n / 20)),
+        site: format!("s{}", n / 100),
+        slots: all.map(|all| (u64::from(all) * u64::from(parts(n)) / u64::from(whole)) as u32 + 1),
+    }))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
