@@ -25,6 +25,11 @@ enum Answer {
 const BENCHES: &[Bench] = &[
     Bench { name: "decide", about: "one turn of thought: decide() on clusters of growing size", run: decide },
     Bench {
+        name: "planner",
+        about: "placement, every failure and every prediction on clusters of growing size; a fault tree",
+        run: planner,
+    },
+    Bench {
         name: "balancer",
         about: "requests and processor time against HAProxy, in paired rounds",
         run: balancer::run,
@@ -67,14 +72,24 @@ pub fn run(root: &Path, name: Option<&str>) -> Result<bool, String> {
 }
 
 fn decide(root: &Path, runner: &Runner) -> Result<Answer, String> {
-    if !root.join("crates/failover/examples/bench_decide.rs").is_file() {
-        return Ok(Answer::Skipped("crates/failover has no example `bench_decide`".to_owned()));
+    example(root, runner, "failover", "bench_decide")
+}
+
+fn planner(root: &Path, runner: &Runner) -> Result<Answer, String> {
+    for name in ["bench_plan", "bench_place", "bench_fault_tree"] {
+        println!("\n{name}");
+        example(root, runner, "planner", name)?;
     }
+    Ok(Answer::Measured)
+}
+
+/// Runs an example of a crate that times itself.
+fn example(root: &Path, runner: &Runner, of: &str, name: &str) -> Result<Answer, String> {
     let mut command = process::cargo(root);
-    command.args(["run", "--release", "-p", "backstay-failover", "--example", "bench_decide"]);
+    command.args(["run", "--release", "--quiet", "-p", &format!("backstay-{of}"), "--example", name]);
     if runner.run(&mut command)?.success {
         Ok(Answer::Measured)
     } else {
-        Err("the example failed; see above".to_owned())
+        Err(format!("{name} failed; see above"))
     }
 }
