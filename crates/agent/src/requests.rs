@@ -69,6 +69,7 @@ impl Requests {
     async fn answer(&self, method: &str, path: &str, body: &Value) -> Answer {
         let result = match (method, path) {
             ("GET", "/status") => return self.status(),
+            ("GET", "/standing") => return self.standing(),
             ("GET", "/events") => return self.events(),
             ("GET", "/config") => return self.config(),
             ("GET", path) if path.starts_with("/explain/") => return self.explain(&path["/explain/".len()..]),
@@ -103,6 +104,14 @@ impl Requests {
             Ok(status) => (200, status),
             Err(error) => failed(500, "internal", error.to_string(), "report this as a bug"),
         }
+    }
+
+    /// What `plan --live` starts from: the adopted file, where everything stands, and how old that is.
+    fn standing(&self) -> Answer {
+        let sight = self.sight();
+        let file = sight.reading.file.as_ref();
+        let standing = json!(sight.standing());
+        (200, json!({ "text": file.map(|file| file.text.clone()), "standing": standing, "age_ms": sight.age_ms() }))
     }
 
     fn events(&self) -> Answer {

@@ -10,6 +10,7 @@ use backstay_model::{
     Generation, InstanceObservation, InstanceState, ListenerName, NodeName, Observation, Reason, Role, RoleKey,
     ServiceId, Subject,
 };
+use backstay_planner::{Seat, Standing, contingency};
 use backstay_spec::{ServiceSpec, Spec};
 use serde::Serialize;
 
@@ -65,6 +66,8 @@ pub struct Status {
     nodes: Vec<NodeStatus>,
     services: Vec<ServiceStatus>,
     listeners: Vec<ListenerStatus>,
+    /// What must not fail now: nodes, racks and sites of the file; none while no file is known.
+    must_not_fail: Option<Vec<String>>,
     trouble: Vec<String>,
     notes: Vec<String>,
     next: String,
@@ -134,6 +137,11 @@ impl Sight {
         self.picture.as_ref().map_or(Duration::MAX, |(_, at)| clock::now().since(*at))
     }
 
+    /// How old the oldest part of this is.
+    pub fn age_ms(&self) -> u64 {
+        millis(self.reading.age().unwrap_or(Duration::MAX).max(self.picture_age()))
+    }
+
     /// What a node last said, and how long ago.
     fn report(&self, node: &NodeName) -> Option<(&Observation, Duration)> {
         if *node == self.node {
@@ -165,7 +173,6 @@ impl Sight {
             trouble.clear();
         }
         let coordinator = self.reading.grants.get(&RoleKey::Coordinator).map(|(grant, _)| grant.holder.clone());
-        let age = self.reading.age().unwrap_or(Duration::MAX).max(self.picture_age());
         Status {
             schema: "backstay.status/1",
             cluster: cluster.to_owned(),
@@ -173,15 +180,55 @@ impl Sight {
             quorum: self.quorum(),
             coordinator: coordinator.filter(|_| self.quorum()),
             generation: self.reading.goal.generation,
-            age_ms: millis(age),
+            age_ms: self.age_ms(),
             node: self.node.clone(),
             nodes: spec.as_deref().map_or_else(Vec::new, |spec| self.nodes(spec)),
             next: self.next(health, spec.as_deref(), &services),
             services,
             listeners,
+            must_not_fail: spec.as_deref().map(|spec| self.must_not_fail(spec)),
             trouble,
             notes: self.notes(),
         }
+    }
+
+    /// Where everything stands, as `plan --live` takes it. What serves must be seen to be well; a spare or standby that is
+    /// not asked to run only must not be known to fail.
+    pub fn standing(&self) -> Standing {
+        let goal = &self.reading.goal;
+        let spec = self.reading.file.as_ref().map(|file| &file.spec);
+        let is_down = |node: &&NodeName| {
+            !self.reading.sessions.contains_key(*node) || self.reading.drains.contains(*node)
+        };
+        let seats = goal.services.iter().map(|(id, service)| {
+            let seats = service.instances.iter().map(|(node, instance)| {
+                let serves = matches!(instance.role, Role::Active | Role::Primary);
+                let seen = self.instance(node, id).filter(|(_, age)| *age < PICTURE_FRESH).map(|(seen, _)| seen);
+                let fails = |seen: &InstanceObservation| {
+                    seen.state == InstanceState::Failed || seen.health == backstay_model::Health::Failing
+                };
+                let well = match instance.runs {
+                    true => seen.is_some_and(|seen| seen.is_well()),
+                    false => !seen.is_some_and(fails),
+                };
+                (node.clone(), Seat { serves, well })
+            });
+            (id.clone(), seats.collect())
+        });
+        let holder = |role: &RoleKey| self.reading.grants.get(role).map(|(grant, _)| grant.holder.clone());
+        let names = goal.addresses.keys();
+        Standing {
+            seats: seats.collect(),
+            down: spec.iter().flat_map(|spec| spec.nodes.keys()).filter(is_down).cloned().collect(),
+            holders: names.filter_map(|name| Some((name.clone(), holder(&RoleKey::Address(name.clone()))?))).collect(),
+            coordinator: holder(&RoleKey::Coordinator),
+        }
+    }
+
+    fn must_not_fail(&self, spec: &Spec) -> Vec<String> {
+        let all = contingency::assess(spec, &self.standing());
+        let domains = all.spofs().filter(|single| single.thing.level().is_some());
+        domains.map(|single| single.thing.to_string()).collect()
     }
 
     fn nodes(&self, spec: &Spec) -> Vec<NodeStatus> {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_model::{ListenerName, NodeName, ServiceId};
 use backstay_spec::Spec;
+use serde::{Deserialize, Serialize};
 
 use crate::place::{Demand, Placement, Topology, place, wanted_active};
 
 /// One instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seat {
     /// It carries traffic: active or primary.
     pub serves: bool,
@@ -17,7 +18,7 @@ pub struct Seat {
 }
 
 /// What stands where.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// The instances of each service.
     pub seats: BTreeMap<ServiceId, BTreeMap<NodeName, Seat>>,

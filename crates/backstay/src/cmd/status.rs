@@ -35,6 +35,7 @@ pub fn run(args: &StateArgs, output: Output) -> Answer {
 /// The whole answer for people.
 pub fn screen(status: &Value) -> String {
     let mut head = vec![first_line(status)];
+    head.extend(may_fail(status));
     head.extend(sentences(status, "trouble", "  ! ", TROUBLE_MAX));
     let mut lists = [nodes(status), services(status), listeners(status)];
     let notes = sentences(status, "notes", "  note: ", NOTES_MAX);
@@ -56,6 +57,15 @@ fn first_line(status: &Value) -> String {
         line.push_str(&format!(" · {next}"));
     }
     line
+}
+
+/// What may fail now; `plan --live` says the rest.
+fn may_fail(status: &Value) -> Option<String> {
+    let must_not: Vec<_> = status["must_not_fail"].as_array()?.iter().filter_map(Value::as_str).collect();
+    Some(match must_not.is_empty() {
+        true => "any single node may fail".to_owned(),
+        false => format!("MUST NOT FAIL now: {} · backstay plan --live", must_not.join(", ")),
+    })
 }
 
 fn sentences(status: &Value, field: &str, before: &str, most: usize) -> Vec<String> {
@@ -211,6 +221,7 @@ mod tests {
         json!({
             "cluster": "shop", "health": "degraded", "quorum": true, "coordinator": "db1", "age_ms": 250,
             "nodes": nodes, "services": services, "listeners": [{ "name": "front", "vip_holder": "db2", "backends_up": 2 }],
+            "must_not_fail": ["node db1", "node db2"],
             "next": "backstay explain db7", "trouble": vec!["db7 was not seen for 41 s: its machine, its network or its agent may be down; look there first"; 6],
         })
     }
@@ -223,7 +234,8 @@ mod tests {
             assert!(lines.len() <= ROWS, "{screen}");
             assert!(lines.iter().all(|line| line.chars().count() <= COLUMNS), "{screen}");
             assert!(lines[0].contains("DEGRADED") && lines[0].contains("backstay explain db7"), "{screen}");
-            assert!(lines[1].contains("db7 was not seen"), "{screen}");
+            assert!(lines[1].starts_with("MUST NOT FAIL now: node db1, node db2"), "{screen}");
+            assert!(lines[2].contains("db7 was not seen"), "{screen}");
             assert!(screen.contains("front         db2"), "{screen}");
         }
         assert!(screen(&large(20)).contains("\ndb7           41 s"), "a node that needs a look is never left out");

@@ -104,6 +104,12 @@ fn every_verb_asks_a_running_agent() {
     let text = String::from_utf8(run(&["status", "--state", &cluster.state]).stdout).expect("UTF-8");
     assert!(text.starts_with("one  HEALTHY") && text.contains("solo active"), "{text}");
 
+    // One node and no spare: it must not fail, and both verbs say so.
+    assert_eq!(status["must_not_fail"], json!(["node solo"]), "{status}");
+    let (plan, code) = cluster.ask(&["plan", "--live"]);
+    assert_eq!((code, &plan["live"], &plan["goal_met"]), (3, &json!(true), &json!(false)), "{plan}");
+    assert!(plan["spofs"].as_array().is_some_and(|spofs| spofs.contains(&json!("node solo"))), "{plan}");
+
     let (events, code) = cluster.ask(&["events", "-n", "1"]);
     assert_eq!((code, events["events"].as_array().map(Vec::len)), (0, Some(1)), "{events}");
     let (explained, code) = cluster.ask(&["explain", "app.web"]);

@@ -8,6 +8,7 @@ mod adopted;
 mod forms;
 mod killed;
 mod moved;
+mod planned;
 mod refused;
 mod rig;
 mod stopped;
