@@ -87,9 +87,5 @@ fn planner(root: &Path, runner: &Runner) -> Result<Answer, String> {
 fn example(root: &Path, runner: &Runner, of: &str, name: &str) -> Result<Answer, String> {
     let mut command = process::cargo(root);
     command.args(["run", "--release", "--quiet", "-p", &format!("backstay-{of}"), "--example", name]);
-    if runner.run(&mut command)?.success {
-        Ok(Answer::Measured)
-    } else {
-        Err(format!("{name} failed; see above"))
-    }
+    if runner.run(&mut command)?.success { Ok(Answer::Measured) } else { Err(format!("{name} failed; see above")) }
 }

@@ -197,9 +197,8 @@ impl Sight {
     pub fn standing(&self) -> Standing {
         let goal = &self.reading.goal;
         let spec = self.reading.file.as_ref().map(|file| &file.spec);
-        let is_down = |node: &&NodeName| {
-            !self.reading.sessions.contains_key(*node) || self.reading.drains.contains(*node)
-        };
+        let is_down =
+            |node: &&NodeName| !self.reading.sessions.contains_key(*node) || self.reading.drains.contains(*node);
         let seats = goal.services.iter().map(|(id, service)| {
             let seats = service.instances.iter().map(|(node, instance)| {
                 let serves = matches!(instance.role, Role::Active | Role::Primary);

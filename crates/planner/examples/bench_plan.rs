@@ -30,8 +30,8 @@ fn main() {
         let assessed = median(|| drop(assess(&spec, &standing)));
         let predicted = median(|| {
             let forecaster = Forecaster::new(&spec, &[]).expect("the default rates are in range");
-            let forecasts = spec.services.values().map(|service| forecaster.forecast(service, &standing, false));
-            assert!(forecasts.fold(true, |whole, one| whole && one.is_ok()));
+            let mut forecasts = spec.services.values().map(|service| forecaster.forecast(service, &standing, false));
+            assert!(forecasts.all(|one| one.is_ok()));
         });
         println!(
             "{nodes:>6} {:>6} {:>9} {:>9.0} ms {:>9.0} ms {:>9.0} ms {:>8} {:>8}",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstay_model::{DomainLevel, NodeName};
-use backstay_spec::{Mode, RateSpec, ServiceSpec, Spec, Workload};
+use backstay_spec::{MaxLoss, Mode, RateSpec, ServiceSpec, Spec, Workload};
 use serde::Serialize;
 
 use crate::contingency::{ejection, sync_standbys, takeover, takeover_of_database};
@@ -29,6 +29,9 @@ pub struct Forecast {
     /// Minutes down per year with the store's quorum, which exclusive services need; at most, since what both share is
     /// counted twice.
     pub with_store_min_per_year: f64,
+    /// Seconds of acknowledged writes lost per year, at most; of a database alone, and only where a bound in time or no loss
+    /// at all is promised.
+    pub lost_writes_s_per_year: Option<f64>,
     /// How sure that is; left out where there are very many services.
     pub band: Option<Band>,
     /// What would help most.
@@ -102,6 +105,7 @@ impl<'a> Forecaster<'a> {
         });
         let store = if service.exclusive { self.store_min_per_year } else { 0.0 };
         Ok(Forecast {
+            lost_writes_s_per_year: self.lost_writes(service, &prediction),
             with_store_min_per_year: prediction.downtime_min_per_year + store,
             band: if thorough { Some(band(&shown)?) } else { None },
             improves: if thorough { tornado(&shown)? } else { Vec::new() },
@@ -136,6 +140,17 @@ impl<'a> Forecaster<'a> {
                 Ok(Some((across_sites(&predictions, self.recovery(self.takeover()))?, carrying)))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// A synchronous database loses nothing that it acknowledged; another one at most the bound, each time its primary goes.
+    fn lost_writes(&self, service: &ServiceSpec, prediction: &Prediction) -> Option<f64> {
+        let takeovers = prediction.failover.outages_per_year + prediction.uncovered.outages_per_year;
+        match (&service.workload, self.spec.goal.max_loss) {
+            (Workload::App(_), _) => None,
+            (Workload::Postgres(_), _) if sync_standbys(self.spec, service) > 0 => Some(0.0),
+            (Workload::Postgres(_), MaxLoss::Time(bound)) => Some(takeovers * bound.as_secs_f64()),
+            (Workload::Postgres(_), MaxLoss::Zero | MaxLoss::Bytes(_)) => None,
         }
     }
 

@@ -13,7 +13,7 @@ mod topology;
 pub mod what_if;
 
 pub use place::{
-    Carrier, Cause, Deadlock, Demand, Fix, Gap, Lacking, Location, Move, Placement, Places, Shortage, Standby,
-    Topology, fixes, moves, place, sets, standby_reserve, wanted, wanted_active,
+    Carrier, Cause, Deadlock, Demand, Fix, Gap, Lacking, Location, Losses, Move, Placement, Places, Shortage, Slot,
+    Standby, Topology, fixes, moves, place, sets, standby_reserve, survive_losses, wanted, wanted_active,
 };
 pub use standing::{Seat, Standing};

@@ -6,7 +6,7 @@ use backstay_model::{DomainLevel, ServiceId};
 use backstay_spec::{NodeSpec, PricesSpec, Redundancy, ServiceSpec, Spec};
 use serde::Serialize;
 
-use crate::contingency::{Effect, assess};
+use crate::contingency::assess;
 use crate::forecast::{Forecast, Forecaster};
 use crate::place::wanted;
 use crate::predict::{Downtime, HOURS_PER_YEAR, OutOfRange, Prices, yearly_cost};
@@ -123,11 +123,8 @@ fn survives(spec: &Spec, service: &ServiceSpec, standing: &Standing) -> String {
     let level = if service.sites.is_empty() { service.spread } else { DomainLevel::Site };
     let name = service.id.to_string();
     let all = assess(&alone, standing);
-    let falls = |single: &crate::contingency::Contingency| {
-        single.affected.iter().any(|part| part.what == name && part.effect > Effect::Holds)
-    };
     let domains: Vec<_> = all.singles.iter().filter(|single| single.thing.level() == Some(level)).collect();
-    let fatal = domains.iter().filter(|single| falls(single)).count();
+    let fatal = domains.iter().filter(|single| single.fells(&name)).count();
     if fatal > 0 {
         return match fatal == domains.len() {
             true => format!("no {level}"),

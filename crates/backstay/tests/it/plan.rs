@@ -39,7 +39,10 @@ fn three_nodes_meet_the_promise_of_the_example() {
     assert_eq!((code, &answer["goal_met"], &answer["schema"]), (0, &Value::Bool(true), &"backstay.plan/1".into()));
     assert!(words(&answer["spofs"]).is_empty() && words(&answer["broken"]).is_empty(), "{answer}");
     let node = failure(&answer, "node db1");
-    assert_eq!((&node["effect"], &node["proof"], &node["loss_bytes"]), (&"holds".into(), &"reasoned".into(), &0.into()));
+    assert_eq!(
+        (&node["effect"], &node["proof"], &node["loss_bytes"]),
+        (&"holds".into(), &"reasoned".into(), &0.into())
+    );
     assert!(node["outage_ms"].as_u64().expect("a time") >= 2500, "a database fails over: {node}");
     let voters = answer["derived"].as_array().expect("a list").iter().find(|one| one["name"] == "voters");
     assert!(voters.is_some_and(|one| one["value"].is_string() && one["because"].is_string()), "{answer}");
@@ -128,14 +131,21 @@ fn models_are_compared_and_drawn() {
     let rows = answer["models"].as_array().expect("a list");
     let models: Vec<_> = rows.iter().map(|row| row["model"].as_str().expect("a name")).collect();
     assert_eq!(models, ["N", "N+1", "N+2", "2N", "2N+1"]);
-    let number = |row: usize, field: &str| rows[row][field].as_f64().unwrap_or_else(|| panic!("{field} of {}", rows[row]));
+    let number =
+        |row: usize, field: &str| rows[row][field].as_f64().unwrap_or_else(|| panic!("{field} of {}", rows[row]));
     assert_eq!([0, 1, 2, 3, 4].map(|row| number(row, "instances")), [2.0, 3.0, 4.0, 4.0, 5.0]);
     assert!(number(0, "minutes_per_year") > 100.0 * number(1, "minutes_per_year"), "the first spare is worth most");
     assert!(number(1, "minutes_per_year") >= number(2, "minutes_per_year"));
-    assert!(rows[1]["is_declared"] == true && rows[1]["fits"] == true && rows[2]["fits"] == false, "three nodes: {rows:?}");
+    assert!(
+        rows[1]["is_declared"] == true && rows[1]["fits"] == true && rows[2]["fits"] == false,
+        "three nodes: {rows:?}"
+    );
     assert_eq!((&answer["best"], &answer["currency"]), (&"N+1".into(), &"EUR".into()));
     let drawn = std::fs::read_to_string(&svg).expect("the picture");
-    assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n") && drawn.matches("<rect ").count() == 6, "{drawn}");
+    assert!(
+        drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n") && drawn.matches("<rect ").count() == 6,
+        "{drawn}"
+    );
     let (unknown, code) = json(&["models", "app.wbe", "-c", &file, "--json"]);
     assert!(code == 2 && unknown["error"]["help"].as_str().is_some_and(|help| help.contains("app.web")), "{unknown}");
 }

@@ -116,7 +116,8 @@ fn init_refuses_what_no_file_can_say() {
 #[test]
 fn verbs_of_the_design_are_known_by_name() {
     let verbs = [
-        "failover", "pause", "resume", "drill", "backup", "restore", "prove", "top", "join", "token", "node", "store", "psql",
+        "failover", "pause", "resume", "drill", "backup", "restore", "prove", "top", "join", "token", "node", "store",
+        "psql",
     ];
     for verb in verbs {
         for rest in [[].as_slice(), &["--help"], &["now", "--anything", "x"]] {

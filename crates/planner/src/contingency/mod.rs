@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use backstay_model::ServiceId;
 use backstay_spec::Spec;
 use serde::Serialize;
 
@@ -130,6 +129,13 @@ pub struct Contingency {
     pub loses_writes: bool,
     /// Everything that notices, worst first.
     pub affected: Vec<Affected>,
+}
+
+impl Contingency {
+    /// Whether it takes something away from a part: `app.web`, `listen.db`.
+    pub fn fells(&self, part: &str) -> bool {
+        self.affected.iter().any(|one| one.what == part && one.effect > Effect::Holds)
+    }
 }
 
 /// Two failures that are borne one by one and not together.
@@ -284,13 +290,4 @@ fn is_nested(system: &System, a: u32, b: u32) -> bool {
     let (a, b) = (&system.domains[a as usize].1, &system.domains[b as usize].1);
     let (small, large) = if a.len() <= b.len() { (a, b) } else { (b, a) };
     small.iter().all(|node| large.binary_search(node).is_ok())
-}
-
-/// For each service the failures that it does not bear.
-pub fn spofs_of<'a>(all: &'a Contingencies, service: &ServiceId) -> impl Iterator<Item = &'a Thing> {
-    let name = service.to_string();
-    all.singles
-        .iter()
-        .filter(move |single| single.affected.iter().any(|one| one.what == name && one.effect > Effect::Holds))
-        .map(|single| &single.thing)
 }

@@ -10,6 +10,7 @@ mod cost;
 mod divide;
 mod fixes;
 mod flow;
+mod losses;
 mod moves;
 mod problem;
 mod reserve;
@@ -30,6 +31,7 @@ use self::problem::{Blocks, Problem};
 use self::share::{Picks, share_out};
 
 pub use self::fixes::fixes;
+pub use self::losses::{Losses, Slot, survive_losses};
 pub use self::moves::{Deadlock, Move, Places, moves};
 pub use self::reserve::{Standby, standby_reserve};
 pub use self::sets::{Lacking, sets};

@@ -35,12 +35,10 @@ pub fn sets(
     nodes: &[NodeName],
 ) -> Result<Vec<Vec<NodeName>>, Vec<Lacking>> {
     let (mut sets, mut lacking) = (Vec::new(), Vec::new());
-    let scopes = service.sites.iter().map(|site| Some(site.as_str()));
-    let scopes: Vec<Option<&str>> = if service.sites.is_empty() { vec![None] } else { scopes.collect() };
-    for site in scopes {
+    let wanted = service.instances_per_site();
+    for site in scopes(service) {
         let domains = domains_of(topology, service.spread, site, nodes);
         let counts: Vec<u32> = domains.iter().map(|members| members.len() as u32).collect();
-        let wanted = service.instances_per_site();
         let split = split(service.redundancy, service.need, wanted, &counts);
         if split.counted < wanted {
             lacking.push(Lacking { site: site.map(str::to_owned), counted: split.counted, wanted });
@@ -55,8 +53,33 @@ pub fn sets(
     if lacking.is_empty() { Ok(sets) } else { Err(lacking) }
 }
 
+/// How many instances count for the model, and how many there are, in each of its sites.
+pub(super) fn counted_by_site<'n>(
+    topology: &Topology,
+    service: &ServiceSpec,
+    nodes: impl IntoIterator<Item = &'n NodeName> + Copy,
+) -> Vec<(u32, u32)> {
+    let counted = |site| {
+        let domains = domains_of(topology, service.spread, site, nodes);
+        let counts: Vec<u32> = domains.iter().map(|members| members.len() as u32).collect();
+        (split(service.redundancy, service.need, service.instances_per_site(), &counts).counted, counts.iter().sum())
+    };
+    scopes(service).map(counted).collect()
+}
+
+/// The sites inside which the model holds by itself; none stands for all nodes.
+fn scopes(service: &ServiceSpec) -> impl Iterator<Item = Option<&str>> {
+    let everywhere = service.sites.is_empty().then_some(None);
+    everywhere.into_iter().chain(service.sites.iter().map(|site| Some(site.as_str())))
+}
+
 /// The nodes by domain, in the order in which they and their domains are named first.
-fn domains_of(topology: &Topology, level: DomainLevel, site: Option<&str>, nodes: &[NodeName]) -> Vec<Vec<NodeName>> {
+fn domains_of<'n>(
+    topology: &Topology,
+    level: DomainLevel,
+    site: Option<&str>,
+    nodes: impl IntoIterator<Item = &'n NodeName>,
+) -> Vec<Vec<NodeName>> {
     let mut domains: Vec<Vec<NodeName>> = Vec::new();
     let mut at: BTreeMap<&str, usize> = BTreeMap::new();
     let mut seen = BTreeSet::new();

@@ -280,8 +280,6 @@ fn service_plan(
     let nodes: Vec<NodeName> = seats.into_iter().map(|(node, _)| node.clone()).collect();
     let sets = sets(topology, service, &nodes).ok();
     let name = service.id.to_string();
-    let breaks =
-        |single: &&Contingency| single.affected.iter().any(|part| part.what == name && part.effect > Effect::Holds);
     ServicePlan {
         name: service.id.clone(),
         model: service.redundancy.to_string(),
@@ -292,7 +290,7 @@ fn service_plan(
             .filter(|_| matches!(service.redundancy, Redundancy::TwoN | Redundancy::TwoNPlus1))
             .unwrap_or_default(),
         nodes,
-        spofs: all.singles.iter().filter(breaks).map(|single| single.thing.to_string()).collect(),
+        spofs: all.singles.iter().filter(|single| single.fells(&name)).map(|single| single.thing.to_string()).collect(),
         forecast,
     }
 }

@@ -20,7 +20,12 @@ impl Table {
 
     /// Adds what something is, in minutes a year and as an availability.
     pub fn unavailability(self, label: impl Into<String>, unavailability: f64) -> Self {
-        let remark = format!("{} up, {} nines", availability_text(unavailability), brief(nines(unavailability)));
+        let up = availability_text(unavailability);
+        let remark = if unavailability > 0.0 {
+            format!("{up} up, {} nines", brief(nines(unavailability)))
+        } else {
+            format!("{up} up")
+        };
         self.line(label, minutes(unavailability), remark)
     }
 
@@ -63,8 +68,11 @@ pub fn minutes(unavailability: f64) -> String {
     format!("{} min/yr", brief(unavailability * HOURS_PER_YEAR * 60.0))
 }
 
-/// A time in the unit that suits it: `30 s`, `4 h`, `22.8 d`, `3.2 y`.
+/// A time in the unit that suits it: `30 s`, `4 h`, `22.8 d`, `3.2 y`; `never` for one that does not come.
 pub fn time(hours: f64) -> String {
+    if hours.is_infinite() {
+        return "never".to_owned();
+    }
     let (value, unit) = match hours {
         h if h < 1.0 / 30.0 => (h * 3600.0, "s"),
         h if h < 2.0 => (h * 60.0, "min"),
@@ -111,9 +119,14 @@ mod tests {
         ] {
             assert_eq!(brief(value), text, "{value}");
         }
-        for (hours, text) in
-            [(30.0 / 3600.0, "30 s"), (0.5, "30 min"), (4.0, "4 h"), (547.5, "22.81 d"), (17_520.0, "2 y")]
-        {
+        for (hours, text) in [
+            (30.0 / 3600.0, "30 s"),
+            (0.5, "30 min"),
+            (4.0, "4 h"),
+            (547.5, "22.81 d"),
+            (17_520.0, "2 y"),
+            (f64::INFINITY, "never"),
+        ] {
             assert_eq!(time(hours), text);
         }
     }

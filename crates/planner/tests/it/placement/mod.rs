@@ -1,6 +1,8 @@
 //! Placement against its slow twin: everything tried, judged by the words of the models alone.
 
 mod brute;
+mod journeys;
 mod random;
 mod shared;
 mod single;
+mod vectors;
