@@ -6,7 +6,7 @@ use backstay_model::{Goal, Instant, NodeName, Reason, Subject};
 use backstay_planner::{Placement, Topology, place};
 
 use crate::view::View;
-use crate::{balanced, exclusive, members};
+use crate::{balanced, exclusive, members, room};
 
 /// What should be, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,10 +34,11 @@ pub fn decide(view: &View<'_>, now: Instant) -> Decision {
         return draft.finish(view, now);
     }
 
-    // 3. Which nodes carry each service: the planner's placement over the nodes that are here.
+    // 3. Which nodes carry each service: the planner's placement over the nodes that are here, as far as there is room now.
     let demands: Vec<_> =
         view.spec.services.values().map(|service| members.demand(view, service, &mut draft)).collect();
-    let placement = place(&Topology::of(view.spec), &demands);
+    let topology = Topology::of(view.spec);
+    let placement = room::for_now(view, &members, &topology, place(&topology, &demands));
     draft.forget_undeclared(view);
     draft.report_shortages(view, &placement);
 

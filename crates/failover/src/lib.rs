@@ -14,6 +14,7 @@ mod decide;
 mod exclusive;
 mod members;
 mod next_step;
+mod room;
 mod view;
 
 pub use decide::{Decision, decide};

@@ -6,6 +6,8 @@
 //! slots.
 //! Medians of several runs.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant as Stopwatch};
 

@@ -37,50 +37,46 @@ pub type Places = BTreeMap<ServiceId, Vec<NodeName>>;
 /// An order of moves from `current` to `target` in which slots hold and no service falls below its model at any step.
 ///
 /// A service that has its model before and after has it in between. One that has less keeps the lesser of what it has before
-/// and after. Nodes of `topology` are free to be passed through; nodes that are not in it are only left. Services that are
-/// not declared are left alone.
+/// and after. Any node of `topology` may be passed through; nodes that are not in it are only left. Services that are not
+/// declared are left alone.
 ///
 /// # Errors
-/// When no way was found that does not need a slot which is not there. With instances of one size there is none where no
-/// node has room for one of those that wait; with several sizes a way round several detours may be overlooked.
+/// When no way was found that does not need a slot which is not there. Mostly there is none; one that needs two instances of
+/// a service out of the way at once, or a detour past instances of another size, may be overlooked.
 pub fn moves(
     topology: &Topology,
     services: &BTreeMap<ServiceId, ServiceSpec>,
     current: &Places,
     target: &Places,
 ) -> Result<Vec<Move>, Deadlock> {
-    let travel = |manner| Journey::new(topology, services, current, target, manner).travel();
-    let (first, others) = MANNERS.split_at(1);
-    let found = first.iter().map(|manner| travel(*manner)).next().unwrap_or(Ok(Vec::new()));
-    others.iter().fold(found, |found, manner| found.or_else(|deadlock| travel(*manner).or(Err(deadlock))))
+    // What is missing is started first: it makes services safer. Where it takes the slot by which others could pass, last.
+    let travel = |growth| Journey::new(topology, services, current, target, growth).travel();
+    travel(Growth::First).or_else(|_| travel(Growth::Last))
 }
 
-/// How choices are made that are equal for the models, but not for those who come later.
-#[derive(Clone, Copy)]
-struct Manner {
-    /// What is missing is started before others move: it makes services safer, and may take the slot by which they could.
-    growth_first: bool,
-    /// An instance goes to another node of its domain, if it can; or of another.
-    near_first: bool,
+/// When instances are started that take no other's place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    First,
+    Last,
 }
 
-/// What is tried, in this order.
-const MANNERS: [Manner; 2] = [
-    Manner { growth_first: true, near_first: true },
-    Manner { growth_first: false, near_first: true },
-];
+/// A service, the node it leaves, and the node it goes to.
+type Step<'a> = (&'a ServiceId, Option<NodeName>, NodeName);
 
 /// All services on their way.
+#[derive(Clone)]
 struct Journey<'a> {
     topology: &'a Topology,
     travellers: BTreeMap<&'a ServiceId, Traveller<'a>>,
     /// Slots taken of each node.
     used: BTreeMap<NodeName, u32>,
-    manner: Manner,
+    growth: Growth,
     done: Vec<Move>,
 }
 
 /// A service on its way.
+#[derive(Clone)]
 struct Traveller<'a> {
     service: &'a ServiceSpec,
     at: BTreeSet<NodeName>,
@@ -112,7 +108,7 @@ impl<'a> Journey<'a> {
         services: &'a BTreeMap<ServiceId, ServiceSpec>,
         current: &Places,
         target: &Places,
-        manner: Manner,
+        growth: Growth,
     ) -> Self {
         let mut used: BTreeMap<NodeName, u32> = BTreeMap::new();
         let traveller = |(id, service): (&'a ServiceId, &'a ServiceSpec)| {
@@ -128,7 +124,7 @@ impl<'a> Journey<'a> {
             (id, Traveller { service, at, target, floor, least })
         };
         let travellers = services.iter().map(traveller).collect();
-        Self { topology, travellers, used, manner, done: Vec::new() }
+        Self { topology, travellers, used, growth, done: Vec::new() }
     }
 
     fn travel(mut self) -> Result<Vec<Move>, Deadlock> {
@@ -181,14 +177,14 @@ impl<'a> Journey<'a> {
             return true;
         }
         for to in enters.iter().filter(|to| self.has_room(to, traveller.service.slots)) {
-            if leaves.is_empty() && self.manner.growth_first {
+            if leaves.is_empty() && self.growth == Growth::First {
                 let to = to.clone();
                 self.make(name, None, Some(to));
                 return true;
             }
             let domain = |node: &NodeName| self.topology.domain_of(node, traveller.service.spread);
             let mut sources: Vec<&NodeName> = leaves.iter().collect();
-            sources.sort_by_key(|from| (domain(from) == domain(to)) != self.manner.near_first);
+            sources.sort_by_key(|from| domain(from) != domain(to));
             if let Some(from) = sources.into_iter().find(|from| self.holds(traveller, from, Some(to))) {
                 let (from, to) = (from.clone(), to.clone());
                 self.make(name, Some(from), Some(to));
@@ -227,30 +223,49 @@ impl<'a> Journey<'a> {
     /// Frees a slot on a node that somebody waits for, by the shortest chain of instances that each take the place of the
     /// next; then lets the one who waited have it.
     fn make_way(&mut self) -> bool {
-        let waits = |(name, traveller): (&&'a ServiceId, &Traveller<'a>)| {
-            let leaves = traveller.leaves();
-            let enters = traveller.enters().into_iter();
-            let ready = enters.filter_map(|to| {
-                let from = leaves.iter().find(|from| self.holds(traveller, from, Some(&to))).cloned();
-                (from.is_some() || leaves.is_empty()).then_some((from, to))
-            });
-            ready.map(|(from, to)| (*name, from, to)).collect::<Vec<_>>()
-        };
-        let waiting: Vec<_> = self.travellers.iter().flat_map(waits).collect();
-        let chains = waiting.into_iter().filter_map(|wait| {
-            let chain = self.chain(&wait.2, self.travellers.get(wait.0)?)?;
-            Some((chain, wait))
+        let travellers = self.travellers.iter();
+        let chains = travellers.flat_map(|(name, traveller)| {
+            let waiting = self.waiting(traveller).into_iter();
+            waiting.filter_map(|(from, to)| {
+                let mut chain = self.chain(&to, traveller)?;
+                chain.push((name, from, to));
+                Some(chain)
+            })
         });
-        let Some((chain, (name, from, to))) = chains.min_by_key(|(chain, _)| chain.len()) else { return false };
-        for (name, from, to) in chain {
-            self.make(name, Some(from), Some(to));
-        }
-        self.make(name, from, Some(to));
+        let mut chains: Vec<Vec<Step<'a>>> = chains.collect();
+        chains.sort_by_key(Vec::len);
+        // Each step was judged for itself; whether they go together shows when they are made.
+        let Some(after) = chains.into_iter().find_map(|chain| self.clone().followed(chain)) else { return false };
+        *self = after;
         true
     }
 
+    /// The moves that a service could make if only there were slots.
+    fn waiting(&self, traveller: &Traveller<'_>) -> Vec<(Option<NodeName>, NodeName)> {
+        let leaves = traveller.leaves();
+        let enters = traveller.enters().into_iter();
+        let moves = enters.filter_map(|to| {
+            let from = leaves.iter().find(|from| self.holds(traveller, from, Some(&to))).cloned();
+            (from.is_some() || leaves.is_empty()).then_some((from, to))
+        });
+        moves.collect()
+    }
+
+    /// After these steps, if each of them can be made.
+    fn followed(mut self, steps: Vec<Step<'a>>) -> Option<Self> {
+        for (name, from, to) in steps {
+            let traveller = self.travellers.get(name)?;
+            let is_safe = from.as_ref().is_none_or(|from| self.holds(traveller, from, Some(&to)));
+            if !is_safe || traveller.at.contains(&to) || !self.has_room(&to, traveller.service.slots) {
+                return None;
+            }
+            self.make(name, from, Some(to));
+        }
+        Some(self)
+    }
+
     /// Moves that leave a free slot on a full node, last one first in space and in time; none of them by `beneficiary`.
-    fn chain(&self, full: &NodeName, beneficiary: &Traveller<'a>) -> Option<Vec<(&'a ServiceId, NodeName, NodeName)>> {
+    fn chain(&self, full: &NodeName, beneficiary: &Traveller<'a>) -> Option<Vec<Step<'a>>> {
         let mut came: BTreeMap<NodeName, (&'a ServiceId, NodeName)> = BTreeMap::new();
         let mut queue = VecDeque::from([(full.clone(), beneficiary.service.slots)]);
         while let Some((node, slots)) = queue.pop_front() {
@@ -266,12 +281,10 @@ impl<'a> Journey<'a> {
                         queue.push_back((next.clone(), other.service.slots));
                         continue;
                     }
-                    let (mut chain, mut at) = (Vec::new(), next.clone());
-                    while let Some((name, from)) = came.get(&at) {
-                        chain.push((*name, from.clone(), at));
-                        at = from.clone();
-                    }
-                    return Some(chain);
+                    let mut to = next.clone();
+                    let chain = path(&came, next)
+                        .map(|(name, from)| (name, Some(from.clone()), std::mem::replace(&mut to, from.clone())));
+                    return Some(chain.collect());
                 }
             }
         }
@@ -299,4 +312,13 @@ impl<'a> Journey<'a> {
         }
         path
     }
+}
+
+/// Who would come to a node, from where, and so on backwards.
+fn path<'c, 'a>(
+    came: &'c BTreeMap<NodeName, (&'a ServiceId, NodeName)>,
+    node: &NodeName,
+) -> impl Iterator<Item = (&'a ServiceId, &'c NodeName)> {
+    let step = |node: &NodeName| came.get(node).map(|(name, from)| (*name, from));
+    std::iter::successors(step(node), move |(_, from)| step(from))
 }

@@ -235,8 +235,11 @@ fn drills_replace_what_was_declared() {
 fn a_spare_that_nobody_tries_decays() {
     let (layout, place) = flat();
     let mut of = service(&layout, units(place, 1, 1), 1);
+    let well = predict(&of).unwrap();
     of.latent = Some(LatentSpares { mttf_h: 8760.0, drilled_every_h: 720.0 });
     let decayed = predict(&of).unwrap();
+    let longer = decayed.uncovered.unavailability / well.uncovered.unavailability;
+    assert!(near(longer, (1.0 - 0.9504071916720646) / 0.01, 1e-4), "people have to come so much more often: {longer}");
     assert!(near(decayed.coverage, 0.9504071916720646, 1e-8), "{decayed:?}");
     assert!(decayed.assumptions.iter().any(|said| said.contains("dies unnoticed")), "{:?}", decayed.assumptions);
     of.mode = Mode::ActiveActive;

@@ -106,7 +106,11 @@ pub fn active_active(args: &ActiveActiveArgs) -> Result<Estimate, OutOfRange> {
         .line("  uncovered", minutes(solved.uncovered), format!("units not ejected, {} each", time(args.uncovered)))
         .line("  exhausted", minutes(solved.exhausted), format!("fewer than {n} left"))
         .outages(&downtime)
-        .line("requests lost", minutes(solved.request_weighted), format!("as if all were; load needs {n} units"))
+        .line(
+            "requests lost",
+            minutes(solved.request_weighted),
+            format!("as if all were lost so long; the load needs {n}"),
+        )
         .assuming(year())
         .assuming(format!("all {units} carry, {n} suffice; {}", crews_text(crews, units)))
         .assuming(format!("a failed unit loses its share of the requests for {}", time(args.detect)));

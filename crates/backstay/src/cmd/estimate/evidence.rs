@@ -48,9 +48,13 @@ pub fn rate(args: &RateArgs) -> Result<Estimate, OutOfRange> {
     let &RateArgs { failures, hours, level } = args;
     let found = estimate_rate(failures, hours, level)?;
     let per_year = |per_h: f64| format!("{} per year", brief(per_h * HOURS_PER_YEAR));
+    let longest = match failures {
+        0 => "nothing seen says how long it works at most".to_owned(),
+        _ => format!("MTTF at most {}", time(found.lower.recip())),
+    };
     let table = Table::default()
         .line("rate", per_year(found.mle_per_h), format!("{} failures in {} h", failures, brief(hours)))
-        .line("  at least", per_year(found.lower), format!("MTTF at most {}", time(found.lower.recip())))
+        .line("  at least", per_year(found.lower), longest)
         .line("  at most", per_year(found.upper), format!("MTTF at least {}", time(found.upper.recip())))
         .assuming(format!(
             "failures come independently at one rate; the interval holds it with {} %",

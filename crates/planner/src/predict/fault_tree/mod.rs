@@ -195,6 +195,9 @@ mod tests {
         let solved = solve("(b and (a or c)) or a", &p);
         let mif = solved.importance[0].1.mif;
         assert!((mif / 0.5e-12 - 1.0).abs() < 1e-14, "{mif:e}");
+        let nearly = 1.0 - 2_f64.powi(-30);
+        let solved = solve("a or b or c", &[("a", 0.5), ("b", nearly), ("c", nearly)]);
+        assert_eq!(solved.importance[0].1.mif, 2_f64.powi(-60), "what is left is not what is left of one");
     }
 
     #[test]

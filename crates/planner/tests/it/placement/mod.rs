@@ -3,6 +3,7 @@
 mod brute;
 mod journeys;
 mod random;
+mod remedies;
 mod shared;
 mod single;
 mod vectors;

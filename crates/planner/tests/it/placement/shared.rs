@@ -40,10 +40,13 @@ fn demands(case: &mut Case) -> Vec<Demand<'_>> {
     services.iter().map(|service| demand(dice, topology, service)).collect()
 }
 
+/// The size of a service's instances, and where they can be.
+type Choices = (u32, Vec<(Worth, Vec<NodeName>)>);
+
 /// The best that all services together can have, with every combination tried.
 fn best(topology: &Topology, demands: &[Demand<'_>]) -> Worth {
     let of_service = |demand| scopes(service_of(demand)).into_iter().map(move |scope| (demand, scope));
-    let lists: Vec<(u32, Vec<(Worth, Vec<NodeName>)>)> = demands
+    let lists: Vec<Choices> = demands
         .iter()
         .flat_map(of_service)
         .map(|(demand, scope)| (demand.service.slots, choices(topology, demand, scope.as_ref())))
@@ -61,12 +64,7 @@ fn service_of<'a>(demand: &Demand<'a>) -> &'a ServiceSpec {
     demand.service
 }
 
-fn go_on(
-    lists: &[(u32, Vec<(Worth, Vec<NodeName>)>)],
-    free: &mut BTreeMap<NodeName, Option<u32>>,
-    sum: Worth,
-    best: &mut Worth,
-) {
+fn go_on(lists: &[Choices], free: &mut BTreeMap<NodeName, Option<u32>>, sum: Worth, best: &mut Worth) {
     let Some(((slots, choices), rest)) = lists.split_first() else {
         *best = sum.min(*best);
         return;
