@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use crate::contingency::{ejection, sync_standbys, takeover, takeover_of_database};
 use crate::predict::service::{
-    Band, DomainId, Drills, Elasticity, Layout, Prediction, Recovery, Service, Unit, across_sites, band, predict,
-    tornado,
+    Band, DomainId, Drills, Elasticity, Layout, Prediction, Recovery, Service, Unit, band, predict, tornado,
 };
 use crate::predict::{Level, OutOfRange, Rates, Times};
 use crate::standing::Standing;
@@ -76,7 +75,9 @@ impl<'a> Forecaster<'a> {
         self.store_min_per_year
     }
 
-    /// What is to be expected of a service that stands so. `thorough` also says how sure it is and what would help.
+    /// What is to be expected of a service that stands so; `thorough` also says how sure it is and what would help.
+    ///
+    /// Sites are domains like others: an instance in one stands in for one in another, and the traffic moves as a role does.
     ///
     /// # Errors
     /// When it has fewer instances than it needs, so that it is never up.
@@ -89,13 +90,8 @@ impl<'a> Forecaster<'a> {
             .filter(|(node, seat)| seat.well && !standing.down.contains(*node))
             .map(|(node, seat)| (node, seat.serves))
             .collect();
-        let (mut prediction, shown) = match self.sites_apart(service, &seats)? {
-            Some(answer) => answer,
-            None => {
-                let whole = self.of(service, seats);
-                (predict(&whole)?, whole)
-            }
-        };
+        let shown = self.of(service, seats);
+        let mut prediction = predict(&shown)?;
         prediction.assumptions.push(match self.failovers.len() {
             0 => format!("a lost node's role is away for {} s, as promised", self.takeover().as_secs_f64()),
             count => format!(
@@ -111,36 +107,6 @@ impl<'a> Forecaster<'a> {
             improves: if thorough { tornado(&shown)? } else { Vec::new() },
             prediction,
         })
-    }
-
-    /// A service of which one site carries the traffic and the others stand by: each site by itself, then the sites.
-    fn sites_apart(
-        &self,
-        service: &ServiceSpec,
-        seats: &[(&NodeName, bool)],
-    ) -> Result<Option<(Prediction, Service<'_>)>, OutOfRange> {
-        if service.sites.is_empty() || service.mode == Mode::ActiveActive {
-            return Ok(None);
-        }
-        let mut predictions = Vec::new();
-        let mut carrying = None;
-        for site in &service.sites {
-            let inside = seats.iter().filter(|(node, _)| self.spec.site_of(node) == *site);
-            let active = if service.exclusive { 1 } else { service.need as usize };
-            let inside: Vec<_> = inside.enumerate().map(|(at, (node, _))| (*node, at < active)).collect();
-            if inside.len() < service.need as usize {
-                continue;
-            }
-            let of_site = self.of(service, inside);
-            predictions.push(predict(&of_site)?);
-            carrying.get_or_insert(of_site);
-        }
-        match carrying {
-            Some(carrying) if predictions.len() > 1 => {
-                Ok(Some((across_sites(&predictions, self.recovery(self.takeover()))?, carrying)))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// A synchronous database loses nothing that it acknowledged; another one at most the bound, each time its primary goes.

@@ -4,6 +4,7 @@
 
 mod chains;
 mod contingency;
+mod forecast;
 mod placement;
 mod service;
 mod trees;
