@@ -10,7 +10,7 @@ use backstay_model::{DomainLevel, NodeName, ServiceId};
 use backstay_spec::{MaxLoss, Redundancy, ServiceSpec, Spec, duration_text};
 use serde::Serialize;
 
-use crate::contingency::{Affected, Contingencies, Contingency, Effect, Pair, Thing, assess};
+use crate::contingency::{Contingencies, Contingency, Effect, Pair, Thing, assess};
 use crate::forecast::{Forecast, Forecaster};
 use crate::place::{Cause, Gap, Placement, Shortage, Topology, sets, wanted};
 use crate::standing::Standing;
@@ -189,24 +189,27 @@ fn failure(spec: &Spec, single: &Contingency, proofs: &BTreeMap<Thing, Proof>) -
         loss_bytes,
         proof,
         promised: single.thing.level().is_none_or(|level| level <= spec.goal.survive),
-        what: what_happens(&single.affected),
+        what: what_happens(single),
         parts: parts.collect(),
     }
 }
 
 /// One line for people: what becomes of each part, the worst first, those alike together.
-fn what_happens(affected: &[Affected]) -> String {
+fn what_happens(single: &Contingency) -> String {
     const PARTS_NAMED_MAX: usize = 3;
     let mut told: Vec<(String, Vec<&str>)> = Vec::new();
-    for part in affected {
+    for part in &single.affected {
         let how = part.how.to_string();
         match told.iter_mut().find(|(known, _)| *known == how) {
             Some((_, parts)) => parts.push(&part.what),
             None => told.push((how, vec![&part.what])),
         }
     }
+    // What stands badly already is not told by every failure again.
+    let worst = single.affected.iter().map(|part| part.effect).max().unwrap_or(Effect::Holds);
+    let already = (single.effect > worst).then(|| "no better than now".to_owned());
     if told.is_empty() {
-        return "nothing: it carries nothing now".to_owned();
+        return already.unwrap_or_else(|| "nothing: it carries nothing now".to_owned());
     }
     let told = told.iter().map(|(how, parts)| {
         let named = parts.iter().take(PARTS_NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
@@ -215,7 +218,7 @@ fn what_happens(affected: &[Affected]) -> String {
             more => format!("{named} and {more} more: {how}"),
         }
     });
-    told.collect::<Vec<_>>().join("; ")
+    told.chain(already).collect::<Vec<_>>().join("; ")
 }
 
 /// Why a failure breaks the promise; none when it does not, or when nothing is promised about it.

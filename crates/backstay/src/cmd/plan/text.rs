@@ -10,10 +10,17 @@ use super::Scene;
 use crate::cli::PlanArgs;
 use crate::output::counted;
 
+/// Rows of failures that are not well and shown without `--all`.
+const BAD_SHOWN: usize = 20;
 /// Rows of failures that are well and shown without `--all`.
 const WELL_SHOWN: usize = 8;
 /// Sentences that say why the promise is broken, without `--all`.
 const BROKEN_SHOWN: usize = 6;
+
+/// Parts that stand badly and are named in the verdict.
+const NOW_SHOWN: usize = 3;
+/// Services that are shown without `--all`.
+const SERVICES_SHOWN: usize = 20;
 
 /// All of it.
 pub fn text(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took: Duration) -> String {
@@ -29,7 +36,7 @@ pub fn text(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took
     let _ = writeln!(text, "{}\n", verdict(plan));
     failures(&mut text, plan, args.all);
     broken(&mut text, plan, args.all);
-    services(&mut text, plan);
+    services(&mut text, plan, args.all);
     if args.all {
         derived(&mut text, plan);
     }
@@ -52,7 +59,12 @@ fn verdict(plan: &Plan) -> String {
     let promised = || plan.failures.iter().filter(|failure| failure.promised);
     match (plan.goal_met, plan.now.is_empty()) {
         (true, _) => format!("GOAL MET: any of {} may fail", counted(promised().count(), "single failure")),
-        (false, false) => format!("GOAL NOT MET NOW: {}", plan.now.join("; ")),
+        (false, false) => {
+            let shown = plan.now.iter().take(NOW_SHOWN).cloned().collect::<Vec<_>>().join("; ");
+            let more = plan.now.len().saturating_sub(NOW_SHOWN);
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            format!("GOAL NOT MET NOW: {shown}{more}")
+        }
         (false, true) => {
             let bad = promised().filter(|failure| failure.effect > Effect::Holds).count();
             format!("GOAL NOT MET: {bad} of {} break it", counted(promised().count(), "single failure"))
@@ -64,7 +76,8 @@ fn failures(text: &mut String, plan: &Plan, all: bool) {
     let mut rows: Vec<&Failure> = plan.failures.iter().collect();
     rows.sort_by_key(|row| (std::cmp::Reverse(row.effect), !row.promised, std::cmp::Reverse(row.outage_ms)));
     let bad = rows.iter().filter(|row| row.effect > Effect::Holds).count();
-    let shown = if all { rows.len() } else { rows.len().min(bad + WELL_SHOWN) };
+    let few = if bad > BAD_SHOWN { BAD_SHOWN } else { bad + WELL_SHOWN };
+    let shown = if all { rows.len() } else { rows.len().min(few) };
     let width = rows[..shown].iter().map(|row| row.domain.to_string().len()).max().unwrap_or(0).max(13);
     let _ = writeln!(
         text,
@@ -94,7 +107,7 @@ fn failures(text: &mut String, plan: &Plan, all: bool) {
         );
     }
     if shown < rows.len() {
-        let _ = writeln!(text, "     … {} more ok (--all)", rows.len() - shown);
+        let _ = writeln!(text, "     … {} more{} (--all)", rows.len() - shown, if bad > shown { "" } else { " ok" });
     }
     if plan.fatal_pairs_count > 0 {
         let first: Vec<_> = plan.fatal_pairs.iter().take(3).map(|pair| format!("{} with {}", pair.0, pair.1)).collect();
@@ -122,14 +135,15 @@ fn broken(text: &mut String, plan: &Plan, all: bool) {
     }
 }
 
-fn services(text: &mut String, plan: &Plan) {
+fn services(text: &mut String, plan: &Plan, all: bool) {
     let width = plan.services.iter().map(|service| service.name.to_string().len()).max().unwrap_or(0).max(7);
     let _ = writeln!(
         text,
         "{:width$}  {:5}  {:>9}  {:>12}  {:>9}  predicted to improve most by",
         "service", "model", "instances", "min/year", "5–95 %"
     );
-    for service in &plan.services {
+    let shown = if all { plan.services.len() } else { plan.services.len().min(SERVICES_SHOWN) };
+    for service in &plan.services[..shown] {
         let name = service.name.to_string();
         let instances = format!("{}/{}", service.instances, service.wanted);
         let Some(forecast) = &service.forecast else {
@@ -150,6 +164,9 @@ fn services(text: &mut String, plan: &Plan) {
                 .collect();
             let _ = writeln!(text, "{:width$}  sets: {}", "", sets.join(" | "));
         }
+    }
+    if shown < plan.services.len() {
+        let _ = writeln!(text, "… {} more (--all)", plan.services.len() - shown);
     }
     text.push('\n');
 }
