@@ -1,6 +1,12 @@
-//! Advice on redundancy: where instances go so that the declared model really holds.
+//! Redundancy that is proven, not declared: where instances go, what may fail, and what to expect.
 //!
-//! Pure. [`place`] is the only placement code; `failover` calls it to decide.
+//! ```text
+//! Spec ──► place ──► Standing ──► contingency: what each failure does      ──┐
+//!                        │                                                   ├──► plan: does the promise hold, what to change
+//!                        └──────► forecast (over predict): how often, how long ┘
+//! ```
+//!
+//! Pure. [`place()`] is the only placement code; `failover` calls it to decide.
 
 pub mod contingency;
 pub mod forecast;

@@ -1,5 +1,7 @@
 //! The answer in names: the nodes of each service, best first, and what is missing and why.
 
+use std::collections::BTreeSet;
+
 use super::cost::Cost;
 use super::problem::{Blocks, Group, Problem};
 use super::share::Picks;
@@ -45,17 +47,14 @@ fn best_first(problem: &Problem<'_>, group: &Group, picks: &[NodeNo], instances:
     let mut ranked: Vec<(Cost, u32, NodeNo)> =
         picks.iter().map(|node| (group.of_node(*node), instances[*node as usize], *node)).collect();
     ranked.sort_unstable();
-    let mut nodes: Vec<NodeNo> = ranked.into_iter().map(|(_, _, node)| node).collect();
-    if group.blocks == Blocks::Domains {
-        let mut taken = Vec::with_capacity(nodes.len());
-        nodes.sort_by_cached_key(|node| {
-            let domain = problem.domain(group, *node);
-            let is_further = taken.contains(&domain);
-            taken.push(domain);
-            is_further
-        });
+    let nodes = ranked.into_iter().map(|(_, _, node)| node);
+    if group.blocks != Blocks::Domains {
+        return nodes.collect();
     }
-    nodes
+    let mut domains = BTreeSet::new();
+    let (mut first, further): (Vec<_>, Vec<_>) = nodes.partition(|node| domains.insert(problem.domain(group, *node)));
+    first.extend(further);
+    first
 }
 
 fn slots_used(problem: &Problem<'_>, picks: &Picks) -> Vec<u32> {

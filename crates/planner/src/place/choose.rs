@@ -1,9 +1,9 @@
 //! One group by itself: the best nodes for it, as if nobody else wanted them.
 //!
 //! The worth of a set of nodes is a sum of worths of nodes, of counts in blocks and of the whole count, each further
-//! instance in a block worth less than the one before: laminar concave. For such a worth, taking the best next node until
-//! there are enough is exact for every number of nodes (the greedy on a laminar matroid, availability.md §5.2, and on the
-//! valuated matroid that a laminar concave function is).
+//! instance in a block worth less than the one before: laminar concave. For such a worth, taking the best next node
+//! until there are enough is exact for every number of nodes (the greedy on a laminar matroid, availability.md §5.2,
+//! and on the valuated matroid that a laminar concave function is).
 
 use backstay_model::DomainLevel;
 
@@ -73,10 +73,8 @@ pub(super) fn choose(problem: &Problem<'_>, group: &Group, room: &Room) -> Vec<N
     if !picks.is_full() {
         alike(&picks, room).into_iter().for_each(|node| picks.put_if_it_counts(node));
     }
-    while !picks.is_full()
-        && let Some(node) = best_next(&picks, room)
-    {
-        picks.put(node);
+    if !picks.is_full() {
+        fill(&mut picks, room);
     }
     picks.nodes
 }
@@ -128,15 +126,6 @@ impl<'p, 'a> Picks<'p, 'a> {
         self.counts[self.problem.block(self.group, node) as usize] += 1;
         self.nodes.push(node);
     }
-
-    /// How many share the fate of a node already: at the level of the spread, then below.
-    fn crowd(&self, node: NodeNo) -> [usize; 2] {
-        let topology = self.problem.topology;
-        [self.group.level, DomainLevel::Rack.min(self.group.level)].map(|level| {
-            let same = |other: &&NodeNo| topology.domain(**other, level) == topology.domain(node, level);
-            self.nodes.iter().filter(same).count()
-        })
-    }
 }
 
 /// The best of the nodes that do not stand out, as many as are wanted yet: from each block that has none the best.
@@ -169,11 +158,26 @@ fn alike(picks: &Picks<'_, '_>, room: &Room) -> Vec<NodeNo> {
     ranked.into_iter().map(|(_, _, node)| node).collect()
 }
 
-/// The best of all nodes that are left.
-fn best_next(picks: &Picks<'_, '_>, room: &Room) -> Option<NodeNo> {
-    let left = picks.problem.candidates(picks.group).filter(|node| !picks.nodes.contains(node));
-    left.min_by_key(|node| {
-        let (is_full, instances, _) = room.rank(picks.group, *node);
-        (picks.cost_of(*node), is_full, picks.crowd(*node), instances)
-    })
+/// The best of all nodes that are left, one after the other. Between equals, one that shares its fate with fewest: at
+/// the level of the spread, then below.
+fn fill(picks: &mut Picks<'_, '_>, room: &Room) {
+    let (problem, group) = (picks.problem, picks.group);
+    let levels = [group.level, DomainLevel::Rack.min(group.level)];
+    let mut crowds = levels.map(|level| vec![0_u32; problem.topology.domains(level)]);
+    let mut left: Vec<NodeNo> = problem.candidates(group).filter(|node| !picks.nodes.contains(node)).collect();
+    let domain = |node: NodeNo, at: usize| problem.topology.domain(node, levels[at]) as usize;
+    for node in &picks.nodes {
+        (0..levels.len()).for_each(|at| crowds[at][domain(*node, at)] += 1);
+    }
+    while !picks.is_full() {
+        let best = left.iter().enumerate().min_by_key(|(_, node)| {
+            let (is_full, instances, node) = room.rank(group, **node);
+            let crowd = [0, 1].map(|at| crowds[at][domain(node, at)]);
+            (picks.cost_of(node), is_full, crowd, instances, node)
+        });
+        let Some((at, _)) = best else { return };
+        let node = left.swap_remove(at);
+        (0..levels.len()).for_each(|at| crowds[at][domain(node, at)] += 1);
+        picks.put(node);
+    }
 }

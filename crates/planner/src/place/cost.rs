@@ -4,8 +4,8 @@ use std::ops::{Add, AddAssign, Neg, Sub};
 
 /// Lower is better, field by field in this order.
 ///
-/// Sums and differences are field by field too, so that the order is kept when the same is added to both sides: all that
-/// greedy choice and shortest paths ask of a cost.
+/// Sums and differences are field by field too, so that the order is kept when the same is added to both sides: all
+/// that greedy choice and shortest paths ask of a cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cost {
     /// −1 for each instance that the load itself needs.

@@ -1,8 +1,8 @@
 //! Two full sets: which domains belong to which, and which nodes of them to take.
 //!
-//! Exact by dynamic programming over domains. A state says how many instances each set has so far; a domain gives some of its
-//! best nodes to one of the sets, or none. A domain's nodes are best in one order whatever the others do, so that how many it
-//! gives is all there is to choose.
+//! Exact by dynamic programming over domains. A state says how many instances each set has so far; a domain gives some
+//! of its best nodes to one of the sets, or none. A domain's nodes are best in one order whatever the others do, so
+//! that how many it gives is all there is to choose.
 
 use std::ops::Add;
 
@@ -11,8 +11,8 @@ use super::cost::Cost;
 use super::problem::{Group, Problem};
 use crate::topology::{DomainNo, NodeNo};
 
-/// The most steps that one division may take: states × domains × ways to go on. A service that needs twenty instances and
-/// has fifty domains takes half of it. Beyond, sets are as they can be filled, and not those with the fewest moves.
+/// The most steps that one division may take: states × domains × ways to go on. A service that needs twenty instances
+/// and has fifty domains takes half of it. Beyond, sets are as they can be filled, and not those with the fewest moves.
 const STEPS_MAX: usize = 4_000_000;
 
 /// Of a domain that belongs to no set.
@@ -40,23 +40,16 @@ pub(super) fn divide(problem: &Problem<'_>, group: &Group, room: &Room, full: Fu
     {
         return division;
     }
-    let options = options(problem, group, room, full);
-    let found = solve(group, &options);
-    let (taken, counted) = match found {
-        Some(taken) => {
-            let counted: usize = taken.iter().map(|(_, _, count)| count).sum();
-            (taken, counted)
-        }
-        None => return by_capacity(problem, group, room),
-    };
+    let offers = offers(problem, group, room, full);
+    let Some(taken) = solve(group, &offers) else { return by_capacity(problem, group, room) };
     let mut set_of = vec![NO_SET; problem.topology.domains(group.level)];
     let mut picks = Vec::new();
-    for (option, set, count) in taken {
-        set_of[options[option].domain as usize] = set;
-        picks.extend(&options[option].nodes[..count]);
+    for (offer, set, count) in taken {
+        set_of[offers[offer].domain as usize] = set;
+        picks.extend(&offers[offer].nodes[..count]);
     }
     share_the_rest(problem, group, &mut set_of);
-    if counted < group.wanted as usize {
+    if picks.len() < group.wanted as usize {
         picks = choose(problem, &group.divided(set_of.clone()), room);
     }
     Division { set_of, picks }
@@ -117,7 +110,7 @@ impl Add for Price {
     }
 }
 
-fn options(problem: &Problem<'_>, group: &Group, room: &Room, full: Full) -> Vec<Offer> {
+fn offers(problem: &Problem<'_>, group: &Group, room: &Room, full: Full) -> Vec<Offer> {
     let mut nodes: Vec<(DomainNo, Price, NodeNo)> = problem
         .candidates(group)
         .map(|node| {
@@ -128,7 +121,7 @@ fn options(problem: &Problem<'_>, group: &Group, room: &Room, full: Full) -> Vec
         })
         .collect();
     nodes.sort_unstable();
-    let options = nodes.chunk_by(|a, b| a.0 == b.0).map(|same| {
+    let offers = nodes.chunk_by(|a, b| a.0 == b.0).map(|same| {
         let best = &same[..same.len().min(group.need as usize)];
         let mut sum = Price::default();
         let prices = best.iter().zip(0..).map(|((_, price, _), before)| {
@@ -137,24 +130,24 @@ fn options(problem: &Problem<'_>, group: &Group, room: &Room, full: Full) -> Vec
         });
         Offer { domain: same[0].0, prices: prices.collect(), nodes: best.iter().map(|(_, _, node)| *node).collect() }
     });
-    worth_trying(options.collect(), group)
+    worth_trying(offers.collect(), group)
 }
 
-/// Leaves out domains that some other can always replace: a solution uses no more domains than it has instances, so that one
-/// which for no number of nodes is among so many best is not needed.
-fn worth_trying(options: Vec<Offer>, group: &Group) -> Vec<Offer> {
+/// Leaves out domains that some other can always replace: a solution uses no more domains than it has instances, so
+/// that one which for no number of nodes is among so many best is not needed.
+fn worth_trying(offers: Vec<Offer>, group: &Group) -> Vec<Offer> {
     let most = group.wanted as usize;
-    if options.len() <= most {
-        return options;
+    if offers.len() <= most {
+        return offers;
     }
-    let mut worth = vec![false; options.len()];
+    let mut worth = vec![false; offers.len()];
     for count in 0..group.need as usize {
-        let priced = options.iter().enumerate().filter_map(|(at, option)| Some((*option.prices.get(count)?, at)));
+        let priced = offers.iter().enumerate().filter_map(|(at, offer)| Some((*offer.prices.get(count)?, at)));
         let mut priced: Vec<(Price, usize)> = priced.collect();
         priced.sort_unstable();
         priced.iter().take(most).for_each(|(_, at)| worth[*at] = true);
     }
-    options.into_iter().zip(worth).filter(|(_, worth)| *worth).map(|(option, _)| option).collect()
+    offers.into_iter().zip(worth).filter(|(_, worth)| *worth).map(|(offer, _)| offer).collect()
 }
 
 /// How many instances two sets and a spare have, as one number.
@@ -191,25 +184,25 @@ impl States {
     }
 }
 
-/// Which options to take: of each its place, the set it belongs to and how many nodes it gives. None when it would take too
-/// long to find out.
-fn solve(group: &Group, options: &[Offer]) -> Option<Vec<(usize, u32, usize)>> {
+/// Which offers to take: of each its place, the set it belongs to and how many nodes it gives. None when it would take
+/// too long to find out.
+fn solve(group: &Group, offers: &[Offer]) -> Option<Vec<(usize, u32, usize)>> {
     let states = States { need: group.need as usize, spares: group.spares() as usize };
     let ways = 2 * group.need as usize + states.spares;
-    let steps = states.count().checked_mul(options.len())?.checked_mul(ways)?;
+    let steps = states.count().checked_mul(offers.len())?.checked_mul(ways)?;
     if steps > STEPS_MAX {
         return None;
     }
     let mut best: Vec<Option<Price>> = vec![None; states.count()];
     best[0] = Some(Price::default());
-    let mut came_by: Vec<Vec<Option<(u32, usize)>>> = Vec::with_capacity(options.len());
-    for option in options {
+    let mut came_by: Vec<Vec<Option<(u32, usize)>>> = Vec::with_capacity(offers.len());
+    for offer in offers {
         let before = best.clone();
         let mut way = vec![None; states.count()];
         for (state, price) in before.iter().enumerate().filter_map(|(state, price)| Some((state, (*price)?))) {
             for set in 0..3 {
                 let open = states.most(set) - states.has(state, set);
-                for (count, more) in (1..=open).zip(&option.prices) {
+                for (count, more) in (1..=open).zip(&offer.prices) {
                     let (next, sum) = (state + count * states.step(set), price + *more);
                     if best[next].is_none_or(|known| sum < known) {
                         best[next] = Some(sum);
@@ -234,17 +227,24 @@ fn solve(group: &Group, options: &[Offer]) -> Option<Vec<(usize, u32, usize)>> {
     Some(taken)
 }
 
-/// The sets that can be filled best, by the number of nodes alone; then the best nodes for these sets.
+/// The sets that suit where the group is now; if they cannot be filled, those that can be filled best. Then the best nodes
+/// for these sets.
 fn by_capacity(problem: &Problem<'_>, group: &Group, room: &Room) -> Division {
-    let nodes: Vec<NodeNo> = problem.candidates(group).collect();
-    let (_, mut set_of) = as_split(problem, group, &nodes);
-    share_the_rest(problem, group, &mut set_of);
-    let picks = choose(problem, &group.divided(set_of.clone()), room);
-    Division { set_of, picks }
+    let filled = |nodes: &[NodeNo]| {
+        let (_, mut set_of) = as_split(problem, group, nodes);
+        share_the_rest(problem, group, &mut set_of);
+        let picks = choose(problem, &group.divided(set_of.clone()), room);
+        Division { set_of, picks }
+    };
+    let division = filled(&group.current().collect::<Vec<_>>());
+    if problem.counted(group, &division.picks) == group.wanted {
+        return division;
+    }
+    filled(&problem.candidates(group).collect::<Vec<_>>())
 }
 
-/// Domains that nobody uses yet go to the set that has the fewest nodes for what it needs: when slots run short, instances
-/// move inside their set.
+/// Domains that nobody uses yet go to the set that has the fewest nodes for what it needs: when slots run short,
+/// instances move inside their set.
 fn share_the_rest(problem: &Problem<'_>, group: &Group, set_of: &mut [u32]) {
     let quota = [group.need, group.need, group.spares()];
     let mut nodes = [0_u64; 3];

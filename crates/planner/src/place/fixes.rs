@@ -11,8 +11,9 @@ use crate::topology::{Carrier, Topology};
 const MODELS: [Redundancy; 5] =
     [Redundancy::TwoNPlus1, Redundancy::TwoN, Redundancy::NPlus2, Redundancy::NPlus1, Redundancy::N];
 
-/// Changes each of which gives a service its model in full where it lacks something now: in all its sites, or for further
-/// slots and nodes, in the site that they are in. No other service has less by them. First those that keep the promise.
+/// Changes each of which gives a service its model in full where it lacks something now: in all its sites, or for
+/// further slots and nodes, in the site that they are in. No other service has less by them. First those that keep the
+/// promise.
 ///
 /// Places everything some dozens of times: for a plan, not for a decision.
 pub fn fixes(topology: &Topology, demands: &[Demand<'_>], service: &ServiceId) -> Vec<Fix> {
@@ -118,18 +119,22 @@ impl Bench<'_> {
         })
     }
 
-    /// As many nodes as instances are missing; none does the work of two.
+    /// As many nodes as instances are missing: none does the work of two. One more where others are as needy.
     fn added_nodes(&self, gap: &Gap) -> Vec<Fix> {
         let is_limited = self.topology.carriers().iter().any(|carrier| carrier.slots.is_some());
+        let counts = [gap.missing, gap.missing.saturating_add(1)];
+        let ways = counts.into_iter().flat_map(|count| self.enough_slots().map(move |slots| (count, slots)));
+        let ways: Vec<_> = ways.map(|(count, slots)| (count, is_limited.then_some(slots))).collect();
         let new_domain = Location::NewDomain { level: self.service.spread, site: gap.site.clone() };
         let locations = self.roomy_domains(gap).into_iter().chain([new_domain]);
         let tried = locations.filter_map(|location| {
-            let slots = self.enough_slots().map(|slots| is_limited.then_some(slots)).find(|slots| {
+            let is_enough = |(count, slots): &&(u32, Option<u32>)| {
                 let mut carriers = self.topology.carriers().to_vec();
-                carriers.extend((0..gap.missing).map(|at| self.new_node(&location, at, *slots)));
+                carriers.extend((0..*count).map(|at| self.new_node(&location, at, *slots)));
                 self.closes(gap, carriers)
-            });
-            Some(Fix::AddNodes { count: gap.missing, slots: slots?, location })
+            };
+            let (count, slots) = *ways.iter().find(is_enough)?;
+            Some(Fix::AddNodes { count, slots, location })
         });
         tried.collect()
     }

@@ -1,12 +1,12 @@
 //! Groups with instances of one size that want the same slots: a min-cost flow, exact.
 //!
-//! Instances flow from their group, through a block, to a node, and leave where the node has a slot. Every group has chosen
-//! as if it were alone, so that the flow is of least cost but for nodes that take more than they can. Each such instance is
-//! sent on along a cheapest path: another node takes it, or its group takes another node and pushes somebody else on, or
-//! somebody goes without, whichever costs least over all. That is the method of successive shortest paths from a pseudoflow
-//! that satisfies its optimality condition, with Dijkstra's algorithm on reduced costs (Ahuja, Magnanti, Orlin, Network
-//! Flows, 1993, §9.7). Arcs are never written down: at a thousand nodes and two thousand services there are millions, and a
-//! path sees few of them.
+//! Instances flow from their group, through a block, to a node, and leave where the node has a slot. Every group has
+//! chosen as if it were alone, so that the flow is of least cost but for nodes that take more than they can. Each such
+//! instance is sent on along a cheapest path: another node takes it, or its group takes another node and pushes
+//! somebody else on, or somebody goes without, whichever costs least over all. That is the method of successive
+//! shortest paths from a pseudoflow that satisfies its optimality condition, with Dijkstra's algorithm on reduced costs
+//! (Ahuja, Magnanti, Orlin, Network Flows, 1993, §9.7). Arcs are never written down: at a thousand nodes and two
+//! thousand services there are millions, and a path sees few of them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,9 +15,9 @@ use super::cost::Cost;
 use super::problem::{Blocks, Group, GroupNo, Problem};
 use crate::topology::NodeNo;
 
-/// The most arcs that one flow looks at. Beyond, what is too much for a node goes to the next best free one, or goes without:
-/// slots hold, but it need not be the cheapest way.
-const ARCS_MAX: u64 = 20_000_000;
+/// The most arcs that one placement looks at, in all its flows: half a second or so. Beyond, what is too much for a
+/// node goes to the next best free one, or goes without: slots hold, but it need not be the cheapest way.
+pub(super) const ARCS_MAX: u64 = 20_000_000;
 
 /// Where the instances of some groups are, all of one size.
 pub(super) struct Flow<'p, 'a> {
@@ -31,10 +31,11 @@ pub(super) struct Flow<'p, 'a> {
     /// negative: that is what it means that the flow is of least cost. Nodes, and whatever lies outside, begin at zero.
     potential: Vec<Cost>,
     labels: Vec<Label>,
-    /// The member that the vertex of a part belongs to, and the place of the part there; for vertices after the members.
+    /// The member that the vertex of a part belongs to, and the place of the part there; for vertices after the
+    /// members.
     part_at: Vec<(usize, usize)>,
     search: u32,
-    arcs: u64,
+    arcs_left: u64,
     scratch: Scratch,
 }
 
@@ -111,21 +112,23 @@ impl<'p, 'a> Flow<'p, 'a> {
             labels: vec![Label::default(); vertices],
             part_at: Vec::new(),
             search: 0,
-            arcs: 0,
+            arcs_left: 0,
             scratch: Scratch { tick: 0, nodes: vec![0; nodes], blocks: vec![0; blocks] },
         }
     }
 
-    /// The nodes of each group, so that no node takes more than fits.
-    pub(super) fn run(mut self) -> Vec<Vec<NodeNo>> {
+    /// The nodes of each group, so that no node takes more than fits. Takes the arcs it looks at from `arcs_left`.
+    pub(super) fn run(mut self, arcs_left: &mut u64) -> Vec<Vec<NodeNo>> {
+        self.arcs_left = *arcs_left;
         for node in self.problem.topology.nodes() {
             while self.fits[node as usize].is_some_and(|fits| self.on[node as usize].len() > fits as usize) {
-                match self.cheapest_exit(node).filter(|_| self.arcs < ARCS_MAX) {
+                match self.cheapest_exit(node) {
                     Some(exit) => self.send_on(node, exit),
                     None => self.push_aside(node),
                 }
             }
         }
+        *arcs_left = self.arcs_left;
         self.members.into_iter().map(|member| member.nodes).collect()
     }
 
@@ -146,8 +149,11 @@ impl<'p, 'a> Flow<'p, 'a> {
             Label { search: self.search, distance: Cost::default(), parent: from as usize, is_closed: false };
         queue.heap.push(Reverse((Cost::default(), Reverse(from as usize))));
         while let Some(Reverse((distance, Reverse(vertex)))) = queue.heap.pop() {
-            if queue.exit.is_some_and(|exit| exit.distance <= distance) || self.arcs >= ARCS_MAX {
+            if queue.exit.is_some_and(|exit| exit.distance <= distance) {
                 break;
+            }
+            if self.arcs_left == 0 {
+                return None;
             }
             if self.labels[vertex].is_closed || self.labels[vertex].distance != distance {
                 continue;
@@ -223,7 +229,7 @@ impl<'p, 'a> Flow<'p, 'a> {
     }
 
     fn relax(&mut self, from: Vertex, to: Vertex, cost: Cost, queue: &mut Queue) {
-        self.arcs += 1;
+        self.arcs_left = self.arcs_left.saturating_sub(1);
         let distance = self.labels[from].distance + cost + self.potential[from] - self.potential[to];
         debug_assert!(distance >= self.labels[from].distance, "the flow is not of least cost");
         let label = &mut self.labels[to];
@@ -356,13 +362,18 @@ impl<'p, 'a> Flow<'p, 'a> {
     fn push_aside(&mut self, node: NodeNo) {
         let problem = self.problem;
         let ways = self.on[node as usize].iter().map(|number| {
-            let member = &self.members[*number];
-            let rest: Vec<NodeNo> = member.nodes.iter().copied().filter(|other| *other != node).collect();
-            let cost = |to: Option<NodeNo>| problem.cost(member.group, &[&rest[..], to.as_slice()].concat());
-            let free = problem.candidates(member.group).filter(|to| !member.nodes.contains(to) && self.has_room(*to));
-            let best = free.map(|to| (cost(Some(to)), Some(to))).min();
-            let (after, to) = best.unwrap_or_else(|| (cost(None), None));
-            (after - problem.cost(member.group, &member.nodes), Reverse(*number), to)
+            let Member { group, nodes, .. } = &self.members[*number];
+            let mut counts = vec![0; problem.blocks(group)];
+            nodes.iter().for_each(|other| counts[problem.block(group, *other) as usize] += 1);
+            counts[problem.block(group, node) as usize] -= 1;
+            let cost = |node: NodeNo| {
+                let block = problem.block(group, node);
+                group.of_node(node) + group.of_block(block, counts[block as usize])
+            };
+            let free = problem.candidates(group).filter(|to| !nodes.contains(to) && self.has_room(*to));
+            let best = free.map(|to| (cost(to), Some(to))).min();
+            let (after, to) = best.unwrap_or_else(|| (-group.of_instance(nodes.len() as u32 - 1), None));
+            (after - cost(node), Reverse(*number), to)
         });
         if let Some((_, Reverse(number), to)) = ways.min() {
             self.take(number, node);
@@ -392,6 +403,48 @@ impl Queue {
             self.exit.is_none_or(|known| (exit.distance, exit.instances) < (known.distance, known.instances));
         if is_better {
             self.exit = Some(exit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use backstay_model::NodeName;
+
+    use super::super::each_alone;
+    use super::*;
+    use crate::place::Demand;
+    use crate::topology::{Carrier, Topology};
+
+    /// Eight services with two instances each want the first two of ten nodes, which take three of them each.
+    #[test]
+    fn slots_hold_also_when_there_is_no_time_to_look_far() {
+        let carrier =
+            |at: usize| Carrier { name: NodeName(format!("n{at}")), rack: None, site: String::new(), slots: Some(3) };
+        let topology = Topology::new((0..10).map(carrier));
+        let app = |at: usize| format!("[app.s{at}]\nrun = [\"/bin/x\"]\n");
+        let apps: String = (0..8).map(app).collect();
+        let text = format!("cluster = \"t\"\n[nodes]\nn = {{ addr = \"10.0.0.1\" }}\n{apps}");
+        let spec = backstay_spec::parse("t.toml", &text).spec.expect("a file");
+        let first = || ["n0", "n1"].map(NodeName::from).to_vec();
+        let demands = spec.services.values().map(|service| Demand {
+            service,
+            current: BTreeSet::new(),
+            pull: first(),
+            reluctant: BTreeSet::new(),
+            barred: BTreeSet::new(),
+        });
+        let mut problem = Problem::new(&topology, &demands.collect::<Vec<_>>());
+        let (alone, _) = each_alone(&mut problem);
+        let groups: Vec<GroupNo> = (0..8).collect();
+        for mut arcs_left in [ARCS_MAX, 0] {
+            let found = Flow::new(&problem, &groups, alone.clone(), vec![Some(3); 10]).run(&mut arcs_left);
+            let on = |node: NodeNo| found.iter().filter(|nodes| nodes.contains(&node)).count();
+            assert!(topology.nodes().all(|node| on(node) <= 3));
+            assert_eq!((on(0), on(1)), (3, 3));
+            assert!(found.iter().all(|nodes| nodes.len() == 2), "there is room for all");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The question behind the models, in general: n instances in a tree of domains, of which n − s are left when any f domains of
-//! a level are lost.
+//! The question behind the models, in general: n instances in a tree of domains, of which n − s are left when any f
+//! domains of a level are lost.
 //!
-//! The five models ask it with one instance to a domain; this is for sizes between them, and to hold them against. The f
-//! fullest domains hold s at most if, for some t, the instances beyond t in every domain are s − f·t at most. For one t such
-//! sets of slots are a matroid, also within caps on domains at the level and below, so that the greedy is exact
+//! The five models ask it with one instance to a domain; this is for sizes between them, and to hold them against. The
+//! f fullest domains hold s at most if, for some t, the instances beyond t in every domain are s − f·t at most. For one
+//! t such sets of slots are a matroid, also within caps on domains at the level and below, so that the greedy is exact
 //! (availability.md §5.2). With caps above the level and f > 1 it is not: then an answer holds, but may move too much.
 
 use std::collections::BTreeMap;
@@ -30,7 +30,8 @@ pub struct Losses {
     pub level: usize,
 }
 
-/// The slots to take, by their place in the list, in the order of being taken: with as many as possible that are in use.
+/// The slots to take, by their place in the list, in the order of being taken: with as many as possible that are in
+/// use.
 ///
 /// `caps` says how many instances a domain may hold. None where it cannot be done.
 pub fn survive_losses(slots: &[Slot<'_>], losses: Losses, caps: &BTreeMap<&str, u32>) -> Option<Vec<usize>> {

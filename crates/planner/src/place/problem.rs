@@ -1,9 +1,9 @@
 //! The question in numbers: what is placed as one, on which nodes it may be, and what each of them costs.
 //!
-//! Every model is the same question here. The nodes of a service fall into *blocks*, and the first few instances in a block
-//! (its quota) count for the model: N+k has a block with quota 1 for each domain, 2N two with quota `need`, and where every
-//! node is a domain of its own nothing tells nodes apart, so that one block holds them all. Further instances in a block do
-//! not count, but still survive the loss of a program or a node.
+//! Every model is the same question here. The nodes of a service fall into *blocks*, and the first few instances in a
+//! block (its quota) count for the model: N+k has a block with quota 1 for each domain, 2N two with quota `need`, and
+//! where every node is a domain of its own nothing tells nodes apart, so that one block holds them all. Further
+//! instances in a block do not count, but still survive the loss of a program or a node.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

@@ -13,8 +13,8 @@ pub struct Standby<'a> {
     pub load: u32,
 }
 
-/// The reserve of each node that has to stand in for others: R(h), the largest sum of loads that one failed domain moves
-/// to it. Failures are taken to come one at a time, so that domains share a reserve (availability.md §5.4).
+/// The reserve of each node that has to stand in for others: R(h), the largest sum of loads that one failed domain
+/// moves to it. Failures are taken to come one at a time, so that domains share a reserve (availability.md §5.4).
 pub fn standby_reserve<'a>(standbys: &[Standby<'a>]) -> BTreeMap<&'a str, u32> {
     let mut moved: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for standby in standbys {

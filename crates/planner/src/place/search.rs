@@ -1,9 +1,9 @@
 //! A few groups that get in each other's way where no flow is exact: every way is tried, within bounds.
 //!
-//! Instances of different sizes on shared nodes are bin packing, and the sets of several 2N services on the same domains are
-//! no easier: both are NP-hard. Small cases are what an operator can check by hand, and there an avoidable shortage would be
-//! noticed. So each group's choices are listed, cheapest first, and combined depth first; a branch ends where even the
-//! cheapest choices of the rest could not beat the best so far.
+//! Instances of different sizes on shared nodes are bin packing, and the sets of several 2N services on the same
+//! domains are no easier: both are NP-hard. Small cases are what an operator can check by hand, and there an avoidable
+//! shortage would be noticed. So each group's choices are listed, cheapest first, and combined depth first; a branch
+//! ends where even the cheapest choices of the rest could not beat the best so far.
 
 use super::cost::Cost;
 use super::divide::{NO_SET, as_split};
@@ -23,8 +23,8 @@ struct Choice {
     nodes: Vec<NodeNo>,
 }
 
-/// Better nodes for groups that got less than they could have, and whoever stands in their way; none when there are none, or
-/// too many ways to try.
+/// Better nodes for groups that got less than they could have, and whoever stands in their way; none when there are
+/// none, or too many ways to try.
 pub(super) fn search(
     problem: &Problem<'_>,
     picks: &[Vec<NodeNo>],

@@ -1,14 +1,15 @@
 //! The judge: does a placement really give the model? It knows nothing of how placements are made.
 //!
-//! A model is a list of sets whose domains are disjoint (availability.md §1.3). For N+k each domain is a set of one, so that
-//! counting domains decides. For two full sets each domain has to be given to one of them: a partition by subset sums.
+//! A model is a list of sets whose domains are disjoint (availability.md §1.3). For N+k each domain is a set of one, so
+//! that counting domains decides. For two full sets each domain has to be given to one of them: a partition by subset
+//! sums.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_model::{DomainLevel, NodeName};
 use backstay_spec::{Redundancy, ServiceSpec};
 
-use crate::topology::Topology;
+use crate::topology::{DomainNo, NodeNo, Topology};
 
 /// What a placement lacks of its model in one site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +24,9 @@ pub struct Lacking {
 
 /// The sets of a placement: those of each site after those of the site before.
 ///
-/// N: one set of at least `need`. N+k: need + k sets or more, each in one domain. 2N: two sets of at least `need`, no domain
-/// in both; 2N+1: and a third with the spare. Nodes that are unknown or stand outside the service's sites are left out. More
-/// instances than the model asks for do no harm: each is in the set of its domain.
+/// N: one set of at least `need`. N+k: need + k sets or more, each in one domain. 2N: two sets of at least `need`, no
+/// domain in both; 2N+1: and a third with the spare. Nodes that are unknown or stand outside the service's sites are
+/// left out. More instances than the model asks for do no harm: each is in the set of its domain.
 ///
 /// # Errors
 /// What is lacking, of each site that lacks something.
@@ -53,18 +54,32 @@ pub fn sets(
     if lacking.is_empty() { Ok(sets) } else { Err(lacking) }
 }
 
-/// How many instances count for the model, and how many there are, in each of its sites.
-pub(super) fn counted_by_site<'n>(
+/// The sites inside which the model of a service holds by itself, by number; none stands for all nodes.
+pub(super) fn sites(topology: &Topology, service: &ServiceSpec) -> Vec<Option<DomainNo>> {
+    // A site where no carrier stands has a number that no node has.
+    let number = |site: &str| topology.site(site).unwrap_or(DomainNo::MAX);
+    scopes(service).map(|site| site.map(number)).collect()
+}
+
+/// How many instances count for the model, and how many there are, in each of these sites. Nodes that are not in the
+/// topology count for nothing.
+pub(super) fn counted_by_site(
     topology: &Topology,
     service: &ServiceSpec,
-    nodes: impl IntoIterator<Item = &'n NodeName> + Copy,
+    sites: &[Option<DomainNo>],
+    nodes: &[NodeNo],
 ) -> Vec<(u32, u32)> {
-    let counted = |site| {
-        let domains = domains_of(topology, service.spread, site, nodes);
-        let counts: Vec<u32> = domains.iter().map(|members| members.len() as u32).collect();
-        (split(service.redundancy, service.need, service.instances_per_site(), &counts).counted, counts.iter().sum())
+    let known = topology.len() as NodeNo;
+    let counted = |site: &Option<DomainNo>| {
+        let inside = |node: &&NodeNo| site.is_none_or(|site| topology.domain(**node, DomainLevel::Site) == site);
+        let nodes = nodes.iter().filter(|node| **node < known).filter(inside);
+        let mut domains: Vec<DomainNo> = nodes.map(|node| topology.domain(*node, service.spread)).collect();
+        domains.sort_unstable();
+        let counts: Vec<u32> = domains.chunk_by(|a, b| a == b).map(|same| same.len() as u32).collect();
+        let wanted = service.instances_per_site();
+        (split(service.redundancy, service.need, wanted, &counts).counted, domains.len() as u32)
     };
-    scopes(service).map(counted).collect()
+    sites.iter().map(counted).collect()
 }
 
 /// The sites inside which the model holds by itself; none stands for all nodes.
@@ -74,22 +89,21 @@ fn scopes(service: &ServiceSpec) -> impl Iterator<Item = Option<&str>> {
 }
 
 /// The nodes by domain, in the order in which they and their domains are named first.
-fn domains_of<'n>(
-    topology: &Topology,
-    level: DomainLevel,
-    site: Option<&str>,
-    nodes: impl IntoIterator<Item = &'n NodeName>,
-) -> Vec<Vec<NodeName>> {
+fn domains_of(topology: &Topology, level: DomainLevel, site: Option<&str>, nodes: &[NodeName]) -> Vec<Vec<NodeName>> {
     let mut domains: Vec<Vec<NodeName>> = Vec::new();
-    let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut at: BTreeMap<DomainNo, usize> = BTreeMap::new();
     let mut seen = BTreeSet::new();
-    for node in nodes {
-        let inside = site.is_none_or(|site| topology.domain_of(node, DomainLevel::Site) == Some(site));
-        let Some(domain) = topology.domain_of(node, level).filter(|_| inside && seen.insert(node)) else { continue };
-        let number = *at.entry(domain).or_insert(domains.len());
+    let site = site.map(|site| topology.site(site));
+    for name in nodes {
+        let Some(node) = topology.number(name) else { continue };
+        let inside = site.is_none_or(|site| site == Some(topology.domain(node, DomainLevel::Site)));
+        if !inside || !seen.insert(node) {
+            continue;
+        }
+        let number = *at.entry(topology.domain(node, level)).or_insert(domains.len());
         match domains.get_mut(number) {
-            Some(members) => members.push(node.clone()),
-            None => domains.push(vec![node.clone()]),
+            Some(members) => members.push(name.clone()),
+            None => domains.push(vec![name.clone()]),
         }
     }
     domains
@@ -114,9 +128,10 @@ pub(super) fn split(model: Redundancy, need: u32, wanted: u32, counts: &[u32]) -
         }
         Redundancy::TwoN => halve(need, counts, None),
         Redundancy::TwoNPlus1 => {
-            // Domains with as many instances are alike to the spare: one of each count is tried, and none at all.
+            // Domains with as many instances are alike to the spare: one of each count is tried, and none at all. The
+            // one that is named last is the least loss to the sets.
             let mut tried = BTreeSet::new();
-            let spares = (0..counts.len()).filter(|at| counts[*at] > 0 && tried.insert(counts[*at]));
+            let spares = (0..counts.len()).rev().filter(|at| counts[*at] > 0 && tried.insert(counts[*at]));
             let spares: Vec<_> = spares.map(Some).chain([None]).collect();
             let splits = spares.into_iter().map(|spare| halve(need, counts, spare));
             splits.reduce(|best, other| if other.counted > best.counted { other } else { best }).unwrap_or_default()
@@ -126,8 +141,8 @@ pub(super) fn split(model: Redundancy, need: u32, wanted: u32, counts: &[u32]) -
 
 /// Gives each domain, but the spare's, to one of two sets, so that together they hold most of `need` each.
 ///
-/// Exact, by subset sums: O(domains × instances). `added_last[s]` is the domain by which the sum s was first reached; the
-/// rest of that sum was reached by domains before it.
+/// Exact, by subset sums: O(domains × instances). `added_last[s]` is the domain by which the sum s was first reached;
+/// the rest of that sum was reached by domains before it.
 fn halve(need: u32, counts: &[u32], spare: Option<usize>) -> Split {
     let of = |at: usize| if Some(at) == spare { 0 } else { counts[at] as usize };
     let total: usize = (0..counts.len()).map(of).sum();
@@ -152,8 +167,35 @@ fn halve(need: u32, counts: &[u32], spare: Option<usize>) -> Split {
         set_of[at] = 0;
         sum -= of(at);
     }
+    // The set of the domain that is named first comes first.
+    let first = (0..counts.len()).find(|at| Some(*at) != spare);
+    if first.is_some_and(|at| set_of[at] == 1) {
+        set_of.iter_mut().for_each(|set| *set = 1 - *set);
+    }
     if let Some(spare) = spare {
         set_of[spare] = 2;
     }
     Split { counted: counted as u32, set_of }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_split_so_that_most_instances_count() {
+        let counted = |model, need, wanted, counts: &[u32]| split(model, need, wanted, counts).counted;
+        assert_eq!(counted(Redundancy::NPlus1, 2, 3, &[2, 2]), 2, "two racks, whatever is in them");
+        assert_eq!(counted(Redundancy::TwoN, 3, 6, &[2, 2, 1, 1]), 6);
+        assert_eq!(counted(Redundancy::TwoN, 3, 6, &[5, 1]), 4);
+        assert_eq!(counted(Redundancy::TwoNPlus1, 2, 5, &[2, 2]), 4, "the spare has no rack of its own");
+        assert_eq!(counted(Redundancy::TwoNPlus1, 2, 5, &[1, 2, 1, 1]), 5);
+    }
+
+    #[test]
+    fn a_domain_is_in_one_set() {
+        let found = split(Redundancy::TwoN, 3, 6, &[2, 2, 1, 1]);
+        let sum = |set: u32| -> u32 { (0..4).filter(|at| found.set_of[*at] == set).map(|at| [2, 2, 1, 1][at]).sum() };
+        assert_eq!((sum(0), sum(1)), (3, 3));
+    }
 }

@@ -1,14 +1,15 @@
 //! Groups that together ask nodes for more slots than they have: who gives way.
 //!
-//! Exact where all instances take the same number of slots and no service has two sets over racks or sites: one flow. Else
-//! sizes are placed largest first, and sets are divided anew where their nodes are taken; what then still lacks something is
-//! searched through if it is small ([`super::search`]). What is found always holds the slots; it may not be the best.
+//! Exact where all instances take the same number of slots and no service has two sets over racks or sites: one flow.
+//! Else sizes are placed largest first, and sets are divided anew where their nodes are taken; what then still lacks
+//! something is searched through if it is small ([`super::search`]). What is found always holds the slots; it may not
+//! be the best.
 
 use super::choose::{Room, choose};
 use super::cost::Cost;
 use super::divide::{Full, divide};
 use super::each_alone;
-use super::flow::Flow;
+use super::flow::{ARCS_MAX, Flow};
 use super::problem::{Blocks, Group, GroupNo, Problem};
 use super::search::{search, worth};
 use crate::topology::NodeNo;
@@ -23,12 +24,13 @@ pub(super) type Picks = Vec<Vec<NodeNo>>;
 
 /// The nodes of each group within the slots that there are; `alone` has the best of each.
 pub(super) fn share_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
+    let mut arcs = ARCS_MAX;
     let has_sets = problem.groups.iter().any(|group| matches!(group.blocks, Blocks::Sets(_)));
     if !has_sets && sizes(problem).len() < 2 {
-        return by_size(problem, alone);
+        return by_size(problem, alone, &mut arcs);
     }
     // What is not exact may find something better once it stands where it went: it goes on until it would stay there.
-    let mut picks = search_out(problem, alone);
+    let mut picks = search_out(problem, alone, &mut arcs);
     let mut settled = problem.clone();
     for _ in 0..ROUNDS_MAX {
         let stays = |(group, nodes): (&Group, &Vec<NodeNo>)| {
@@ -39,17 +41,19 @@ pub(super) fn share_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
         }
         settled.settle(&picks);
         let (alone, room) = each_alone(&mut settled);
-        picks = if room.is_overfull() { search_out(&mut settled, &alone) } else { alone };
-        Draft::new(&settled, Vec::new()).restore(problem);
+        picks = if room.is_overfull() { search_out(&mut settled, &alone, &mut arcs) } else { alone };
+        for (group, known) in problem.groups.iter_mut().zip(&settled.groups) {
+            group.blocks.clone_from(&known.blocks);
+        }
     }
     picks
 }
 
 /// The best that is found for sizes that differ, or services with two sets.
-fn search_out(problem: &mut Problem<'_>, alone: &Picks) -> Picks {
-    let mut best = Draft::new(problem, by_size(problem, alone));
+fn search_out(problem: &mut Problem<'_>, alone: &Picks, arcs: &mut u64) -> Picks {
+    let mut best = Draft::new(problem, by_size(problem, alone, arcs));
     for _ in 0..DIVISIONS_MAX {
-        match divided_anew(problem, alone, &best) {
+        match divided_anew(problem, alone, &best, arcs) {
             Some(other) if other.cost < best.cost => best = other,
             _ => break,
         }
@@ -104,35 +108,34 @@ fn sizes(problem: &Problem<'_>) -> Vec<u32> {
 
 /// One flow for each size, in what larger ones leave: first so that smaller ones may stay where they are, then, if that
 /// leaves somebody short, as if there were none.
-fn by_size(problem: &Problem<'_>, alone: &Picks) -> Picks {
+fn by_size(problem: &Problem<'_>, alone: &Picks, arcs: &mut u64) -> Picks {
     let mut picks = alone.clone();
     for size in sizes(problem) {
         let groups: Vec<GroupNo> = (0..picks.len()).filter(|number| problem.groups[*number].slots == size).collect();
         let before: Picks = groups.iter().map(|number| alone[*number].clone()).collect();
-        let run = |beside: &dyn Fn(GroupNo) -> bool| {
-            let mut used = vec![0_u32; problem.topology.len()];
-            for number in (0..picks.len()).filter(|number| beside(*number)) {
-                let slots = problem.groups[number].slots;
-                picks[number].iter().for_each(|node| used[*node as usize] = used[*node as usize].saturating_add(slots));
-            }
-            let fits =
-                problem.topology.nodes().zip(used).map(|(node, used)| {
-                    problem.topology.slots(node).map(|slots| slots.saturating_sub(used) / size.max(1))
-                });
-            Flow::new(problem, &groups, before.clone(), fits.collect()).run()
+        let mut flow = |beside: &dyn Fn(u32) -> bool| {
+            let fits = left_for(problem, &picks, size, beside);
+            Flow::new(problem, &groups, before.clone(), fits).run(arcs)
         };
-        let larger = |number: GroupNo| problem.groups[number].slots > size;
-        let mut found = run(&|number| problem.groups[number].slots != size);
-        let same = |(a, b): (&Vec<NodeNo>, &Vec<NodeNo>)| a.len() == b.len();
+        let beside_all = flow(&|slots| slots != size);
+        let is_short = beside_all.iter().zip(&before).any(|(after, before)| after.len() < before.len());
         let has_smaller = problem.groups.iter().any(|group| group.slots < size);
-        if has_smaller && !found.iter().zip(&before).all(same) {
-            found = run(&larger);
-        }
+        let found = if is_short && has_smaller { flow(&|slots| slots > size) } else { beside_all };
         for (number, nodes) in groups.iter().zip(found) {
             picks[*number] = nodes;
         }
     }
     picks
+}
+
+/// How many instances of a size fit on each node beside those of certain other sizes.
+fn left_for(problem: &Problem<'_>, picks: &Picks, size: u32, beside: &dyn Fn(u32) -> bool) -> Vec<Option<u32>> {
+    let mut room = Room::empty(problem);
+    for (group, nodes) in problem.groups.iter().zip(picks).filter(|(group, _)| beside(group.slots)) {
+        room.put(group, nodes.iter().copied());
+    }
+    let left = |node| Some(problem.topology.slots(node)?.saturating_sub(room.used[node as usize]) / size.max(1));
+    problem.topology.nodes().map(left).collect()
 }
 
 /// The groups that got less than they would have alone.
@@ -145,7 +148,7 @@ fn losers(problem: &Problem<'_>, alone: &Picks, picks: &Picks) -> Vec<GroupNo> {
 }
 
 /// With other sets for the services that lack instances: of nodes that have room, as far as that is possible.
-fn divided_anew(problem: &mut Problem<'_>, alone: &Picks, best: &Draft) -> Option<Draft> {
+fn divided_anew(problem: &mut Problem<'_>, alone: &Picks, best: &Draft, arcs: &mut u64) -> Option<Draft> {
     let mut room = Room::empty(problem);
     for (group, nodes) in problem.groups.iter().zip(&best.picks) {
         room.put(group, nodes.iter().copied());
@@ -172,7 +175,7 @@ fn divided_anew(problem: &mut Problem<'_>, alone: &Picks, best: &Draft) -> Optio
             start[number] = choose(problem, group, &room);
         }
     }
-    Some(Draft::new(problem, by_size(problem, &start)))
+    Some(Draft::new(problem, by_size(problem, &start, arcs)))
 }
 
 /// Everything stays where it is, if that is possible.

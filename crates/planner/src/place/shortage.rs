@@ -8,9 +8,9 @@ use backstay_spec::Redundancy;
 pub struct Shortage {
     /// Instances that count for the model, over all sites.
     ///
-    /// N: all of them. N+1 and N+2: domains with an instance, since further ones in a domain are lost together with the first.
-    /// 2N: the best sum of what the two sets hold of `need` each, over all ways to split the domains between them; 2N+1: with
-    /// the spare.
+    /// N: all of them. N+1 and N+2: domains with an instance, since further ones in a domain are lost together with the
+    /// first. 2N: the best sum of what the two sets hold of `need` each, over all ways to split the domains between
+    /// them; 2N+1: with the spare.
     pub placed: u32,
     /// Instances that the model asks for, over all sites.
     pub wanted: u32,

@@ -6,8 +6,8 @@ use backstay_model::{DomainLevel, NodeName};
 use backstay_planner::{Demand, Topology};
 use backstay_spec::{Redundancy, ServiceSpec};
 
-/// What counts, in this order; less is better: instances that the load needs, that count, and at all (each −1); reluctant
-/// nodes; pulls; extra instances that share a domain (N+k only); moves; places among the preferred nodes.
+/// What counts, in this order; less is better: instances that the load needs, that count, and at all (each −1);
+/// reluctant nodes; pulls; extra instances that share a domain (N+k only); moves; places among the preferred nodes.
 pub type Worth = [i64; 8];
 pub const CROWDING: usize = 5;
 

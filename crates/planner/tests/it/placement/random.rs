@@ -78,9 +78,8 @@ pub const MODELS: [Redundancy; 5] =
     [Redundancy::N, Redundancy::NPlus1, Redundancy::NPlus2, Redundancy::TwoN, Redundancy::TwoNPlus1];
 
 pub fn plain_service(name: &str) -> ServiceSpec {
-    let text = format!(
-        "cluster = \"t\"\n[nodes]\nn = {{ addr = \"10.0.0.1\" }}\n[app.{name}]\nrun = [\"/bin/x\"]\nredundancy = \"N\"\n"
-    );
+    let app = format!("[app.{name}]\nrun = [\"/bin/x\"]\nredundancy = \"N\"\n");
+    let text = format!("cluster = \"t\"\n[nodes]\nn = {{ addr = \"10.0.0.1\" }}\n{app}");
     let parsed = backstay_spec::parse("t.toml", &text);
     parsed.spec.unwrap().services.remove(&ServiceId::app(name)).unwrap()
 }
