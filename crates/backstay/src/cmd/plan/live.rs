@@ -31,7 +31,12 @@ pub fn scene(args: &PlanArgs) -> Result<Scene, Failure> {
         serde_json::from_value(answer["standing"].clone()).map_err(|_| another("how the cluster stands"))?;
     let measured = measured(&agent.read("/events")?);
     let age = Duration::from_millis(answer["age_ms"].as_u64().unwrap_or(0));
-    Ok(Scene { name, text: text.to_owned(), spec, now: Some(standing), measured, age })
+    let places = standing.seats.iter().map(|(id, seats)| {
+        let here = seats.keys().filter(|node| !standing.down.contains(*node));
+        (id.clone(), here.cloned().collect())
+    });
+    let places = Some(places.collect());
+    Ok(Scene { name, text: text.to_owned(), spec, places, now: Some(standing), measured, age })
 }
 
 /// Failovers that the cluster measured itself. They come oldest first, so that the newest of each node stays; of the roles

@@ -7,10 +7,10 @@ pub use text::minutes;
 
 use std::time::Duration;
 
-use backstay_planner::Standing;
 use backstay_planner::contingency::Thing;
 use backstay_planner::plan::{Measured, Plan, Remedy, plan, remedies};
 use backstay_planner::what_if::{Losses, WhatIf};
+use backstay_planner::{Deadlock, Move, Placement, Places, Standing, Topology, moves};
 use backstay_spec::{Spec, edit};
 use serde_json::{Value, json};
 
@@ -45,10 +45,19 @@ pub fn run(args: &PlanArgs, output: Output) -> Answer {
         true => remedies(&scene.text, &scene.spec, &plan),
         false => Vec::new(),
     };
-    let took = clock::boottime().saturating_sub(began);
-    let shown = text::text(&plan, &advice, &scene, args, took);
-    output.result(&shown, answer(&plan, &advice, &scene, args, took));
+    let told = Told { plan, advice, moves: scene.moves(&placement), took: clock::boottime().saturating_sub(began) };
+    output.result(&text::text(&told, &scene, args), answer(&told, &scene, args));
+    let plan = told.plan;
     Ok(if plan.goal_met { Exit::Done } else { Exit::GoalNotMet })
+}
+
+/// Everything there is to tell.
+struct Told {
+    plan: Plan,
+    advice: Vec<Remedy>,
+    /// What the cluster would do next, in order; or the moves that wait for each other in a circle.
+    moves: Result<Vec<Move>, Deadlock>,
+    took: Duration,
 }
 
 /// A file, and how the cluster stands if that is known.
@@ -58,6 +67,8 @@ struct Scene {
     spec: Spec,
     /// How it stands now; none from the file alone.
     now: Option<Standing>,
+    /// Where the instances of a running cluster are.
+    places: Option<Places>,
     measured: Measured,
     /// How old what is known of it is.
     age: Duration,
@@ -66,7 +77,15 @@ struct Scene {
 fn from_file(args: &PlanArgs) -> Result<Scene, Failure> {
     let file = ConfigFile::read(args.file.named())?;
     let spec = file.spec()?.clone();
-    Ok(Scene { name: file.name, text: file.text, spec, now: None, measured: Measured::default(), age: Duration::ZERO })
+    Ok(Scene {
+        name: file.name,
+        text: file.text,
+        spec,
+        now: None,
+        places: None,
+        measured: Measured::default(),
+        age: Duration::ZERO,
+    })
 }
 
 impl Scene {
@@ -84,8 +103,16 @@ impl Scene {
         Ok(())
     }
 
+    /// How a running cluster would come to a placement.
+    fn moves(&self, target: &Placement) -> Result<Vec<Move>, Deadlock> {
+        match &self.places {
+            Some(places) => moves(&Topology::of(&self.spec), &self.spec.services, places, &target.nodes),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Where everything stands once what is lost has been taken over.
-    fn standing(&self, losses: &Losses) -> (Standing, backstay_planner::Placement) {
+    fn standing(&self, losses: &Losses) -> (Standing, Placement) {
         match &self.now {
             Some(now) if losses.nodes.is_empty() => {
                 let (_, placement) = Standing::planned(&self.spec, &now.down);
@@ -100,12 +127,15 @@ impl Scene {
     }
 }
 
-fn answer(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took: Duration) -> Value {
-    let mut answer = json!(plan);
-    answer["fixes"] = json!(advice);
-    answer["live"] = json!(scene.now.is_some());
+fn answer(told: &Told, scene: &Scene, args: &PlanArgs) -> Value {
+    let step = |step: &Move| json!({ "service": step.service, "from": step.from, "to": step.to });
+    let mut answer = json!(told.plan);
+    answer["fixes"] = json!(told.advice);
+    answer["live"] = json!(scene.places.is_some());
     answer["what_if"] = json!(args.what_if);
+    answer["moves"] = json!(told.moves.iter().flatten().map(step).collect::<Vec<_>>());
+    answer["moves_blocked"] = json!(told.moves.is_err());
     answer["age_ms"] = json!(scene.age.as_millis() as u64);
-    answer["took_ms"] = json!(took.as_millis() as u64);
+    answer["took_ms"] = json!(told.took.as_millis() as u64);
     answer
 }

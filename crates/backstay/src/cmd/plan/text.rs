@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use backstay_planner::contingency::Effect;
-use backstay_planner::plan::{Failure, Plan, Remedy, seconds};
+use backstay_planner::plan::{Failure, Plan, seconds};
 
-use super::Scene;
+use super::{Scene, Told};
 use crate::cli::PlanArgs;
 use crate::output::counted;
 
@@ -22,10 +22,14 @@ const NOW_SHOWN: usize = 3;
 /// Services that are shown without `--all`.
 const SERVICES_SHOWN: usize = 20;
 
+/// Moves that are shown without `--all`.
+const STEPS_SHOWN: usize = 10;
+
 /// All of it.
-pub fn text(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took: Duration) -> String {
+pub fn text(told: &Told, scene: &Scene, args: &PlanArgs) -> String {
+    let (plan, advice) = (&told.plan, &told.advice);
     let mut text = String::new();
-    let from = match &scene.now {
+    let from = match &scene.places {
         Some(_) => format!("as the cluster stands, {} ago", seconds(scene.age)),
         None => format!("from {}", scene.name),
     };
@@ -40,6 +44,7 @@ pub fn text(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took
     if args.all {
         derived(&mut text, plan);
     }
+    steps(&mut text, told, args.all);
     for remedy in advice {
         let effect = match (remedy.meets_goal, remedy.left) {
             (true, _) => "then the goal is met".to_owned(),
@@ -51,7 +56,7 @@ pub fn text(plan: &Plan, advice: &[Remedy], scene: &Scene, args: &PlanArgs, took
         let questions: Vec<_> = remedy.changes.iter().map(|change| format!("--what-if \"{change}\"")).collect();
         let _ = writeln!(text, "try      backstay plan {}", questions.join(" "));
     }
-    let _ = writeln!(text, "{} checked in {} ms", counted(plan.failures.len(), "failure"), took.as_millis());
+    let _ = writeln!(text, "{} checked in {} ms", counted(plan.failures.len(), "failure"), told.took.as_millis());
     text
 }
 
@@ -169,6 +174,27 @@ fn services(text: &mut String, plan: &Plan, all: bool) {
         let _ = writeln!(text, "… {} more (--all)", plan.services.len() - shown);
     }
     text.push('\n');
+}
+
+/// What the cluster would do, each step once the one before is done.
+fn steps(text: &mut String, told: &Told, all: bool) {
+    let (steps, blocked) = match &told.moves {
+        Ok(steps) => (steps, ""),
+        Err(deadlock) => (&deadlock.cycle, " waits for the next: a free slot is missing"),
+    };
+    let shown = if all { steps.len() } else { steps.len().min(STEPS_SHOWN) };
+    for step in &steps[..shown] {
+        let what = match (&step.from, &step.to) {
+            (Some(from), Some(to)) => format!("{from} → {to}"),
+            (None, Some(to)) => format!("one more on {to}"),
+            (Some(from), None) => format!("one less on {from}"),
+            (None, None) => continue,
+        };
+        let _ = writeln!(text, "move     {}: {what}{blocked}", step.service);
+    }
+    if shown < steps.len() {
+        let _ = writeln!(text, "         … {} more (--all)", steps.len() - shown);
+    }
 }
 
 fn derived(text: &mut String, plan: &Plan) {
