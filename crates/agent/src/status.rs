@@ -197,8 +197,8 @@ impl Sight {
     pub fn standing(&self) -> Standing {
         let goal = &self.reading.goal;
         let spec = self.reading.file.as_ref().map(|file| &file.spec);
-        let is_down =
-            |node: &&NodeName| !self.reading.sessions.contains_key(*node) || self.reading.drains.contains(*node);
+        // A node that is drained still votes, and carries what it has.
+        let is_down = |node: &&NodeName| !self.reading.sessions.contains_key(*node);
         let seats = goal.services.iter().map(|(id, service)| {
             let seats = service.instances.iter().map(|(node, instance)| {
                 let serves = matches!(instance.role, Role::Active | Role::Primary);
@@ -225,9 +225,7 @@ impl Sight {
     }
 
     fn must_not_fail(&self, spec: &Spec) -> Vec<String> {
-        let all = contingency::assess(spec, &self.standing());
-        let domains = all.spofs().filter(|single| single.thing.level().is_some());
-        domains.map(|single| single.thing.to_string()).collect()
+        contingency::must_not_fail(spec, &self.standing()).iter().map(ToString::to_string).collect()
     }
 
     fn nodes(&self, spec: &Spec) -> Vec<NodeStatus> {

@@ -42,6 +42,14 @@ struct Candidate<'a> {
     whole_for: Duration,
 }
 
+impl Candidate<'_> {
+    /// How it is ranked: a spare that does not run until it takes over is as good as one that does, if it may have the role.
+    fn standing(&self, service: &ServiceSpec) -> Fitness {
+        let may_start = service.spare != SpareKind::Hot && self.claim != usize::MAX;
+        if may_start && self.fitness == Fitness::Ready { Fitness::Well } else { self.fitness }
+    }
+}
+
 /// Revises one service.
 pub(crate) fn revise(
     draft: &mut Draft,
@@ -67,7 +75,16 @@ pub(crate) fn revise(
     let site = serving_site(draft, view, service, &candidates, chosen.as_ref());
     let abroad = |node: &NodeName| site.as_ref().is_some_and(|site| view.spec.site_of(node) != *site);
     candidates.sort_by_key(|c| {
-        (c.fitness, abroad(c.node), c.claim, !c.was_active, position(&service.prefer, c.node), c.node)
+        let choice = chosen.as_ref() != Some(c.node);
+        (
+            c.standing(service),
+            abroad(c.node),
+            choice,
+            c.claim,
+            !c.was_active,
+            position(&service.prefer, c.node),
+            c.node,
+        )
     });
 
     let active_count = wanted_active(service) as usize;
@@ -79,7 +96,7 @@ pub(crate) fn revise(
     }
     let well = candidates.iter().take(active_count).filter(|c| c.fitness == Fitness::Well).count() as u32;
     keep_until_replaced(&mut after, &before, view, members, service, well);
-    say_changes(draft, view, service, &before, &after, &candidates);
+    say_changes(draft, view, members, service, &before, &after, &candidates);
     if well < service.need {
         draft.because(Reason::BelowNeed { service: service.id.clone(), well, need: service.need });
     }
@@ -217,7 +234,9 @@ fn serving_site(
     let Some(present) = present.filter(|at| carries(*at, Fitness::Ready)) else {
         return first(Fitness::Well).or_else(|| first(Fitness::Ready)).and_then(named);
     };
-    let better = first(Fitness::Well).filter(|at| *at < present && service.failback == Failback::Auto);
+    // Spares that do not run are started for it.
+    let ready = if service.spare == SpareKind::Hot { Fitness::Well } else { Fitness::Ready };
+    let better = first(ready).filter(|at| *at < present && service.failback == Failback::Auto);
     let Some(better) = better else { return named(present) };
     let mut waits: Vec<_> = inside(better).map(|c| (service.steady.saturating_sub(c.whole_for), c.node)).collect();
     waits.sort();
@@ -243,14 +262,19 @@ fn keep_until_replaced(
     well: u32,
 ) {
     let carried = well >= service.need;
+    // Who fails is no reason to wait: the load is carried without it, or it is not.
+    let settled = |seen: &InstanceObservation| {
+        seen.is_well() || seen.state == InstanceState::Failed || seen.health == Health::Failing
+    };
     let mut running = after.instances.iter().filter(|(_, instance)| instance.runs);
-    let replaced = running.all(|(node, _)| view.instance(node, &service.id).is_some_and(|seen| seen.is_well()));
+    let replaced = running.all(|(node, _)| view.instance(node, &service.id).is_some_and(settled));
     for (node, instance) in &before.instances {
         let serves = view.instance(node, &service.id).is_none_or(|seen| seen.is_well());
         let drained = members.get(node).is_some_and(|member| member.unfit == Some(WhyNot::Drained));
         let done = carried && (replaced || drained);
         let keeps = !done && instance.runs && members.present(node) && serves;
-        if keeps && !after.instances.contains_key(node) {
+        // Gone from the model, or to be a spare that does not run.
+        if keeps && after.instances.get(node).is_none_or(|next| !next.runs) {
             after.instances.insert(node.clone(), InstanceGoal { leaving: true, ..instance.clone() });
         }
     }
@@ -259,6 +283,7 @@ fn keep_until_replaced(
 fn say_changes(
     draft: &mut Draft,
     view: &View<'_>,
+    members: &Members,
     service: &ServiceSpec,
     before: &ServiceGoal,
     after: &ServiceGoal,
@@ -267,7 +292,7 @@ fn say_changes(
     let id = &service.id;
     let active_before = before.instances.iter().filter(|(_, i)| i.role == Role::Active).map(|(node, _)| node);
     let gone: Vec<_> =
-        active_before.filter(|node| !seen.iter().any(|c| c.node == *node && c.fitness < Fitness::Gone)).collect();
+        active_before.filter(|node| !members.present(node) || view.drains.contains(*node)).collect();
     let drained = gone.iter().any(|node| view.drains.contains(*node));
     for (node, instance) in &after.instances {
         let role = instance.role;

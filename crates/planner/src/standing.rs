@@ -22,7 +22,7 @@ pub struct Seat {
 pub struct Standing {
     /// The instances of each service.
     pub seats: BTreeMap<ServiceId, BTreeMap<NodeName, Seat>>,
-    /// Nodes that are lost, or drained.
+    /// Nodes that are lost. One that is drained still votes, and carries what it has.
     pub down: BTreeSet<NodeName>,
     /// Who holds each floating address, where that is known; else any node may be the holder.
     pub holders: BTreeMap<ListenerName, NodeName>,

@@ -18,7 +18,7 @@ use backstay_spec::Spec;
 use serde::Serialize;
 
 pub(crate) use self::system::sync_standbys;
-use self::system::{NodeNo, System};
+use self::system::{NodeNo, PartKind, System};
 pub use self::thing::Thing;
 pub use self::times::{ejection, takeover, takeover_of_database};
 use crate::standing::Standing;
@@ -67,6 +67,8 @@ pub enum How {
         /// Standbys that a commit waits for.
         sync: usize,
     },
+    /// There are instances, and none of them serves now.
+    NobodyServes,
     /// No instance is left.
     NothingLeft,
     /// The store has no quorum: nothing exclusive may go on, and nothing is decided.
@@ -93,6 +95,7 @@ impl fmt::Display for How {
             Self::AddressMoves => f.write_str("address moves"),
             Self::Short { up, need } => write!(f, "{up} of {need} instances left"),
             Self::WritesWait { standbys, sync } => write!(f, "writes wait: {standbys} of {sync} standbys left"),
+            Self::NobodyServes => f.write_str("nobody serves now"),
             Self::NothingLeft => f.write_str("no instance left"),
             Self::NoQuorum => f.write_str("stops: the store has no quorum"),
             Self::DecidesElsewhere => f.write_str("another node decides"),
@@ -163,16 +166,28 @@ impl Contingencies {
 /// Judges every single failure and every pair of domains, from how things stand.
 pub fn assess(spec: &Spec, standing: &Standing) -> Contingencies {
     let system = System::new(spec, standing);
-    let quorum = system.has_quorum_without(&|_| false);
-    let verdicts = system.parts.iter().map(|part| (part, part.verdict(&|_| false, true, quorum)));
-    let now = verdicts.filter(|(_, verdict)| verdict.effect > Effect::Holds).map(|(part, verdict)| verdict.of(part));
-    let now: Vec<Affected> = now.collect();
+    let now = standing_badly(&system);
     let mut singles = domain_failures(&system, &now);
     let fatal_pairs = fatal_pairs(&system, &singles);
     singles.extend(instance_failures(&system, &now));
     singles.extend(spec.backups.keys().map(|name| repository_failure(name)));
     singles.sort_by(|a, b| a.thing.cmp(&b.thing));
     Contingencies { now, singles, fatal_pairs }
+}
+
+/// Domains of machines that must not fail, without the pairs: cheap enough to be asked all the time.
+pub fn must_not_fail(spec: &Spec, standing: &Standing) -> Vec<Thing> {
+    let system = System::new(spec, standing);
+    let failures = domain_failures(&system, &standing_badly(&system));
+    failures.into_iter().filter(|single| single.effect > Effect::Holds).map(|single| single.thing).collect()
+}
+
+/// What is degraded or lost before anything else fails.
+fn standing_badly(system: &System) -> Vec<Affected> {
+    let quorum = system.has_quorum_without(&|_| false);
+    let verdicts = system.parts.iter().map(|part| (part, part.verdict(&|_| false, true, quorum)));
+    let badly = verdicts.filter(|(_, verdict)| verdict.effect > Effect::Holds);
+    badly.map(|(part, verdict)| verdict.of(part)).collect()
 }
 
 /// What each part has to do with each domain: only where it has instances, or where the quorum hangs.
@@ -233,7 +248,8 @@ fn instance_failures(system: &System, now: &[Affected]) -> Vec<Contingency> {
             let verdict = part.verdict(&|other| other == *node, false, quorum);
             let affected = if verdict.is_untouched() { Vec::new() } else { vec![verdict.of(part)] };
             let thing = Thing::Instance { service: service.clone(), node: system.name(*node) };
-            failures.push(judged(thing, affected, false, now));
+            let loses_writes = part.may_lose_writes(&|other| other == *node);
+            failures.push(judged(thing, affected, loses_writes, now));
         }
     }
     failures
@@ -258,14 +274,7 @@ fn fatal_pairs(system: &System, singles: &[Contingency]) -> BTreeSet<Pair> {
         voting.iter().filter(|d| !system.has_quorum_without(&|node| is_in(system, node, **d))).copied().collect();
     let mut fatal: BTreeSet<(u32, u32)> = BTreeSet::new();
     for part in 0..system.parts.len() {
-        let places: Vec<u32> = touched(system, part)
-            .into_iter()
-            .chain(voting.iter().copied())
-            .filter(borne)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        for (a, b) in pairs(&places) {
+        for (a, b) in candidate_pairs(system, part, &voting, &borne) {
             if fatal.contains(&(a, b)) {
                 continue;
             }
@@ -279,6 +288,26 @@ fn fatal_pairs(system: &System, singles: &[Contingency]) -> BTreeSet<Pair> {
     }
     let thing = |domain: u32| system.domains[domain as usize].0.clone();
     fatal.into_iter().map(|(a, b)| Pair(thing(a), thing(b))).collect()
+}
+
+/// Pairs that could matter to a part. An address could be on any node, so that only the quorum matters to it, and pairs that
+/// hold all nodes between them.
+fn candidate_pairs(system: &System, part: usize, voting: &[u32], borne: &dyn Fn(&u32) -> bool) -> Vec<(u32, u32)> {
+    let part_is_anywhere = matches!(system.parts[part].kind, PartKind::Address { .. });
+    let places: BTreeSet<u32> = if part_is_anywhere { BTreeSet::new() } else { touched(system, part) };
+    let places: BTreeSet<u32> = places.into_iter().chain(voting.iter().copied()).filter(borne).collect();
+    let mut candidates: Vec<(u32, u32)> = pairs(&places.into_iter().collect::<Vec<_>>()).collect();
+    if part_is_anywhere {
+        let carriers = system.parts[part].seats.len();
+        let size = |domain: u32| system.domains[domain as usize].1.len();
+        let all = 0..system.domains.len() as u32;
+        let large = all.clone().filter(|domain| size(*domain) * 2 >= carriers && borne(domain));
+        for a in large {
+            let others = all.clone().filter(|b| *b != a && size(a) + size(*b) >= carriers && borne(b));
+            candidates.extend(others.map(|b| (a.min(b), a.max(b))));
+        }
+    }
+    candidates
 }
 
 fn pairs(sorted: &[u32]) -> impl Iterator<Item = (u32, u32)> {

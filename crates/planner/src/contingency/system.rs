@@ -156,6 +156,11 @@ impl Part {
         let up = left.clone().count();
         let serving = left.filter(|(_, serves)| *serves).count();
         let hurt = self.seats.iter().any(|(node, serves)| *serves && lost(*node));
+        let carries = matches!(self.kind, PartKind::Balanced { .. } | PartKind::Exclusive | PartKind::Database { .. });
+        if carries && quorum && up > 0 && !self.seats.iter().any(|(_, serves)| *serves) {
+            // Somebody is about to take over, or cannot: nothing is served either way.
+            return Verdict::degraded(Duration::ZERO, How::NobodyServes);
+        }
         match &self.kind {
             PartKind::Balanced { need, spares_run } => {
                 // Without a quorum nobody decides, so no spare is given traffic.
@@ -216,10 +221,11 @@ impl Part {
     pub(crate) fn may_lose_writes(&self, lost: &dyn Fn(NodeNo) -> bool) -> bool {
         let primary_lost = self.seats.iter().any(|(node, serves)| *serves && lost(*node));
         match self.kind {
-            PartKind::Database { sync, .. } => {
+            PartKind::Database { sync, waits } => {
                 let left = self.seats.iter().filter(|(node, _)| !lost(*node)).count();
+                let went_on_without = !waits && self.seats.len().saturating_sub(1) < sync;
                 // Every copy gone is lost too, however many were waited for.
-                (primary_lost && sync == 0) || left == 0
+                (primary_lost && (sync == 0 || went_on_without)) || left == 0
             }
             _ => false,
         }

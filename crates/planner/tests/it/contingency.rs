@@ -99,6 +99,13 @@ fn exhaustive(spec: &Spec, standing: &Standing, gone: &BTreeSet<NodeName>) -> Ef
         let effect = match &service.workload {
             _ if service.exclusive && !quorum => Effect::Lost,
             _ if seats().count() == 0 => Effect::Lost,
+            _ if quorum
+                && !standing.seats[&service.id]
+                    .iter()
+                    .any(|(node, s)| s.serves && s.well && !standing.down.contains(node)) =>
+            {
+                Effect::Degraded
+            }
             Workload::Postgres(postgres) => {
                 let sync = postgres.sync.unwrap_or(if spec.goal.max_loss == MaxLoss::Zero { 1 } else { 0 });
                 let waits = seats().count() - 1 < sync as usize && postgres.degrade == Degrade::Wait;
