@@ -277,7 +277,7 @@ pub struct PlanArgs {
     #[command(flatten)]
     pub file: FileArgs,
     /// What if: `node db1 lost`, `+ node db4 rack=d`, `app.web.redundancy=2N`; may be given several times
-    #[arg(long, value_name = "QUESTION")]
+    #[arg(long, value_name = "QUESTION", allow_hyphen_values = true)]
     pub what_if: Vec<String>,
     /// From how the cluster stands now, with the file it has adopted
     #[arg(long, conflicts_with_all = ["config", "file"])]

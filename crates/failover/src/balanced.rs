@@ -76,15 +76,7 @@ pub(crate) fn revise(
     let abroad = |node: &NodeName| site.as_ref().is_some_and(|site| view.spec.site_of(node) != *site);
     candidates.sort_by_key(|c| {
         let choice = chosen.as_ref() != Some(c.node);
-        (
-            c.standing(service),
-            abroad(c.node),
-            choice,
-            c.claim,
-            !c.was_active,
-            position(&service.prefer, c.node),
-            c.node,
-        )
+        (c.standing(service), abroad(c.node), choice, c.claim, !c.was_active, position(&service.prefer, c.node), c.node)
     });
 
     let active_count = wanted_active(service) as usize;
@@ -291,8 +283,7 @@ fn say_changes(
 ) {
     let id = &service.id;
     let active_before = before.instances.iter().filter(|(_, i)| i.role == Role::Active).map(|(node, _)| node);
-    let gone: Vec<_> =
-        active_before.filter(|node| !members.present(node) || view.drains.contains(*node)).collect();
+    let gone: Vec<_> = active_before.filter(|node| !members.present(node) || view.drains.contains(*node)).collect();
     let drained = gone.iter().any(|node| view.drains.contains(*node));
     for (node, instance) in &after.instances {
         let role = instance.role;

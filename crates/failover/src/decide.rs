@@ -38,7 +38,7 @@ pub fn decide(view: &View<'_>, now: Instant) -> Decision {
     let demands: Vec<_> =
         view.spec.services.values().map(|service| members.demand(view, service, &mut draft)).collect();
     let topology = Topology::of(view.spec);
-    let placement = room::for_now(view, &members, &topology, place(&topology, &demands));
+    let placement = room::for_now(&mut draft, view, &members, &topology, place(&topology, &demands));
     draft.forget_undeclared(view);
     draft.report_shortages(view, &placement);
 

@@ -6,14 +6,21 @@
 
 use std::collections::BTreeMap;
 
-use backstay_model::{NodeName, ServiceId};
+use backstay_model::{NodeName, Reason, ServiceId};
 use backstay_planner::{Move, Placement, Places, Topology, moves};
 
+use crate::decide::Draft;
 use crate::members::Members;
 use crate::view::View;
 
 /// The part of a placement that there is room for now.
-pub(crate) fn for_now(view: &View<'_>, members: &Members, topology: &Topology, target: Placement) -> Placement {
+pub(crate) fn for_now(
+    draft: &mut Draft,
+    view: &View<'_>,
+    members: &Members,
+    topology: &Topology,
+    target: Placement,
+) -> Placement {
     let current = current(view, members);
     if fits_at_once(view, &current, &target.nodes) {
         return target;
@@ -27,7 +34,7 @@ pub(crate) fn for_now(view: &View<'_>, members: &Members, topology: &Topology, t
     if order.iter().any(detours) {
         return target;
     }
-    taken(view, &current, target, order)
+    taken(draft, view, &current, target, order)
 }
 
 /// Instances that the goal in force places on nodes that are here; what a lost node carried is gone.
@@ -53,7 +60,7 @@ fn fits_at_once(view: &View<'_>, current: &Places, target: &Places) -> bool {
 }
 
 /// The moves whose new node has room while all that leaves is still there; the others stay where they are.
-fn taken(view: &View<'_>, current: &Places, mut target: Placement, order: Vec<Move>) -> Placement {
+fn taken(draft: &mut Draft, view: &View<'_>, current: &Places, mut target: Placement, order: Vec<Move>) -> Placement {
     let mut used: BTreeMap<NodeName, u32> = BTreeMap::new();
     let size = |id: &ServiceId| view.spec.services.get(id).map_or(0, |service| service.slots);
     for (id, nodes) in current {
@@ -67,6 +74,7 @@ fn taken(view: &View<'_>, current: &Places, mut target: Placement, order: Vec<Mo
         if slots(view, to).is_none_or(|slots| *used + size(id) <= slots) {
             *used += size(id);
         } else if let Some(nodes) = target.nodes.get_mut(id) {
+            draft.because(Reason::WaitsForRoom { service: id.clone(), to: to.clone() });
             nodes.retain(|node| node != to);
             nodes.extend(step.from.clone());
         }

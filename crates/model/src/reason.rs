@@ -173,6 +173,13 @@ pub enum Reason {
         /// Under which token.
         token: Token,
     },
+    /// An instance goes to another node once there is a free slot.
+    WaitsForRoom {
+        /// Which service.
+        service: ServiceId,
+        /// Where it would go.
+        to: NodeName,
+    },
     /// Nobody can hold the role now.
     NoCandidate {
         /// Which role.
@@ -312,6 +319,7 @@ impl Reason {
             }
             Self::HeldDown { node: n, .. } | Self::Draining { node: n } => vec![node(n)],
             Self::WaitingForNodes { missing } => missing.iter().map(node).collect(),
+            Self::WaitsForRoom { service, to } => vec![Subject::Service(service.clone()), node(to)],
             Self::Placed { service, node: n, .. }
             | Self::Removed { service, node: n }
             | Self::RoleChanged { service, node: n, .. } => vec![Subject::Service(service.clone()), node(n)],
@@ -382,6 +390,7 @@ impl fmt::Display for Reason {
             Self::WaitingForGrant { role, holder, token } => {
                 write!(f, "{role} waits: {holder} still holds its grant (token {token})")
             }
+            Self::WaitsForRoom { service, to } => write!(f, "{service} waits for a free slot on {to}"),
             Self::NoCandidate { role } => write!(f, "{role} has no node that may hold it now"),
             Self::PassedOver { subject, node, why } => write!(f, "{node} is passed over for {subject}: {why}"),
             Self::FailbackWaits { subject, node, remaining } if remaining.is_zero() => {

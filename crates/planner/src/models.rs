@@ -6,7 +6,7 @@ use backstay_model::{DomainLevel, ServiceId};
 use backstay_spec::{NodeSpec, PricesSpec, Redundancy, ServiceSpec, Spec};
 use serde::Serialize;
 
-use crate::contingency::assess;
+use crate::contingency::{Pair, assess, pair_fells};
 use crate::forecast::{Forecast, Forecaster};
 use crate::place::wanted;
 use crate::predict::{Downtime, HOURS_PER_YEAR, OutOfRange, Prices, yearly_cost};
@@ -131,8 +131,10 @@ fn survives(spec: &Spec, service: &ServiceSpec, standing: &Standing) -> String {
             false => format!("any {level} but {fatal}"),
         };
     }
-    let pairs = all.fatal_pairs.iter().filter(|pair| pair.0.level() == Some(level) && pair.1.level() == Some(level));
-    match pairs.count() {
+    let fells = |pair: &&Pair| {
+        pair.0.level() == Some(level) && pair.1.level() == Some(level) && pair_fells(&alone, standing, pair, &name)
+    };
+    match all.fatal_pairs.iter().filter(fells).count() {
         0 if domains.len() > 2 => format!("any 2 {level}s"),
         _ => format!("any 1 {level}"),
     }

@@ -15,6 +15,8 @@ const ROWS: usize = 24;
 /// Trouble and notes beyond this many say nothing that `explain` does not say better.
 const TROUBLE_MAX: usize = 4;
 const NOTES_MAX: usize = 3;
+/// Domains named that must not fail.
+const MUST_NOT_SHOWN: usize = 2;
 
 /// Shows it; the exit code says it too.
 pub fn run(args: &StateArgs, output: Output) -> Answer {
@@ -64,7 +66,14 @@ fn may_fail(status: &Value) -> Option<String> {
     let must_not: Vec<_> = status["must_not_fail"].as_array()?.iter().filter_map(Value::as_str).collect();
     Some(match must_not.is_empty() {
         true => "any single node may fail".to_owned(),
-        false => format!("MUST NOT FAIL now: {} · backstay plan --live", must_not.join(", ")),
+        // The first few are enough to see; the plan has all of them.
+        false => match must_not.len().saturating_sub(MUST_NOT_SHOWN) {
+            0 => format!("MUST NOT FAIL now: {} · backstay plan --live", must_not.join(", ")),
+            more => {
+                let shown = must_not[..MUST_NOT_SHOWN].join(", ");
+                format!("MUST NOT FAIL now: {shown}, {more} more · backstay plan --live")
+            }
+        },
     })
 }
 

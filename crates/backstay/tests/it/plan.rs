@@ -95,6 +95,21 @@ fn questions_are_answered_and_wrong_ones_explained() {
 }
 
 #[test]
+fn a_node_may_be_taken_away_as_the_documents_write_it() {
+    let temp = TempDir::create();
+    let file = temp.file("backstay.toml", SHOP);
+    let (answer, code) = json(&["plan", "-c", &file, "--what-if", "- node db3", "--json"]);
+    assert_eq!((code, &answer["goal_met"]), (3, &Value::Bool(false)), "{answer}");
+    assert!(words(&answer["broken"]).iter().any(|why| why.contains("app.web does not have N+1")), "{answer}");
+}
+
+#[test]
+fn while_something_is_lost_no_change_of_the_file_is_advised() {
+    let (answer, code) = plan(SHOP, &["app.web@db1 lost"]);
+    assert_eq!((code, answer["fixes"].as_array().map(Vec::len)), (3, Some(0)), "{answer}");
+}
+
+#[test]
 fn a_model_without_a_spare_is_a_single_point_of_failure() {
     let (answer, code) = plan(SHOP, &["app.web.redundancy=N"]);
     assert_eq!(code, 3);

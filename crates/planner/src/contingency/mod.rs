@@ -290,6 +290,16 @@ fn fatal_pairs(system: &System, singles: &[Contingency]) -> BTreeSet<Pair> {
     fatal.into_iter().map(|(a, b)| Pair(thing(a), thing(b))).collect()
 }
 
+/// Whether a pair takes something away from one part by itself, and not only from others or from the quorum.
+pub fn pair_fells(spec: &Spec, standing: &Standing, pair: &Pair, part: &str) -> bool {
+    let system = System::new(spec, standing);
+    let number = |thing: &Thing| (0..).zip(&system.domains).find(|(_, (known, _))| known == thing).map(|(at, _)| at);
+    let (Some(a), Some(b)) = (number(&pair.0), number(&pair.1)) else { return false };
+    let lost = |node: NodeNo| is_in(&system, node, a) || is_in(&system, node, b);
+    let quorum = system.has_quorum_without(&lost);
+    system.parts.iter().any(|one| one.name == part && one.verdict(&lost, true, quorum).effect > Effect::Holds)
+}
+
 /// Pairs that could matter to a part. An address could be on any node, so that only the quorum matters to it, and pairs that
 /// hold all nodes between them.
 fn candidate_pairs(system: &System, part: usize, voting: &[u32], borne: &dyn Fn(&u32) -> bool) -> Vec<(u32, u32)> {

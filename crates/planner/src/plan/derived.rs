@@ -51,7 +51,7 @@ pub(super) fn derived(spec: &Spec) -> Vec<Derived> {
         say(format!("{id}.instances"), wanted(service).to_string(), because);
         let because = match service.spread == spec.goal.survive {
             true => format!("goal.survive = \"{}\"", spec.goal.survive),
-            false => "stated, or the largest level inside a site".to_owned(),
+            false => "stated, or what a model inside each of several sites has without it".to_owned(),
         };
         say(format!("{id}.spread"), service.spread.to_string(), because);
         if sync_standbys(spec, service) > 0 {

@@ -3,7 +3,7 @@
 mod derived;
 mod remedies;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use backstay_model::{DomainLevel, NodeName, ServiceId};
@@ -80,6 +80,8 @@ pub struct Failure {
     pub proof: String,
     /// Whether the file promises that this may fail.
     pub promised: bool,
+    /// Why it breaks the promise; null when it does not.
+    pub breach: Option<String>,
     /// What happens, in words.
     pub what: String,
     /// Each part that notices.
@@ -131,12 +133,7 @@ const THOROUGH_SERVICES_MAX: usize = 50;
 pub fn plan(spec: &Spec, standing: &Standing, placement: &Placement, measured: &Measured) -> Plan {
     let all = assess(spec, standing);
     let failures: Vec<Failure> = all.singles.iter().map(|single| failure(spec, single, &measured.proofs)).collect();
-    let mut broken: Vec<String> = all.now.iter().map(|part| format!("now: {}: {}", part.what, part.how)).collect();
-    broken.extend(failures.iter().filter_map(|failure| breach(spec, failure)));
-    if spec.voters().len() == 1 && spec.nodes.len() == 2 && broken.iter().any(|why| why.contains(" lost: ")) {
-        broken.push("two nodes can't outvote each other: a witness is missing, a third that only votes".to_owned());
-    }
-    broken.extend(placement.short.iter().map(|(id, short)| short_text(&spec.services[id], short)));
+    let broken = broken(spec, &all, &failures, placement);
     let forecaster = Forecaster::new(spec, &measured.failovers).ok();
     let topology = Topology::of(spec);
     let thorough = spec.services.len() <= THOROUGH_SERVICES_MAX;
@@ -158,6 +155,25 @@ pub fn plan(spec: &Spec, standing: &Standing, placement: &Placement, measured: &
         store_min_per_year: forecaster.as_ref().map(Forecaster::store_min_per_year),
         failures,
     }
+}
+
+/// Why the promise does not hold, a sentence each; none when it does.
+fn broken(spec: &Spec, all: &Contingencies, failures: &[Failure], placement: &Placement) -> Vec<String> {
+    let mut broken: Vec<String> = all.now.iter().map(|part| format!("now: {}: {}", part.what, part.how)).collect();
+    broken.extend(failures.iter().filter_map(|failure| failure.breach.clone()));
+    if spec.voters().len() == 1 && spec.nodes.len() == 2 && failures.iter().any(|failure| failure.breach.is_some()) {
+        broken.push("two nodes can't outvote each other: a witness is missing, a third that only votes".to_owned());
+    }
+    broken.extend(placement.short.iter().map(|(id, short)| short_text(&spec.services[id], short)));
+    broken
+}
+
+/// How many ways the promise of a file is broken as its cluster would come to stand, without predictions.
+fn breaches(spec: &Spec) -> usize {
+    let (standing, placement) = Standing::planned(spec, &BTreeSet::new());
+    let all = assess(spec, &standing);
+    let failures: Vec<Failure> = all.singles.iter().map(|single| failure(spec, single, &BTreeMap::new())).collect();
+    broken(spec, &all, &failures, &placement).len()
 }
 
 /// The promise of a file, in words.
@@ -182,16 +198,23 @@ fn failure(spec: &Spec, single: &Contingency, proofs: &BTreeMap<Thing, Proof>) -
         outage_ms: part.outage.map(millis),
         how: part.how.to_string(),
     });
-    Failure {
+    let mut told = Failure {
         domain: single.thing.clone(),
         effect: single.effect,
         outage_ms: single.outage.map(millis),
         loss_bytes,
         proof,
         promised: single.thing.level().is_none_or(|level| level <= spec.goal.survive),
+        breach: None,
         what: what_happens(single),
         parts: parts.collect(),
+    };
+    if let (Some(reasoned), Some(proof)) = (told.outage_ms, proofs.get(&single.thing)) {
+        // What was measured counts where it was worse than what is promised.
+        told.outage_ms = Some(reasoned.max(millis(proof.outage)));
     }
+    told.breach = breach(spec, &told);
+    told
 }
 
 /// One line for people: what becomes of each part, the worst first, those alike together.
@@ -236,6 +259,11 @@ fn breach(spec: &Spec, failure: &Failure) -> Option<String> {
     if let Some((outage, part)) = longest.filter(|(outage, _)| *outage > millis(spec.goal.max_outage)) {
         let (outage, bound) = (seconds(Duration::from_millis(outage)), duration_text(spec.goal.max_outage));
         return Some(format!("{domain} lost: {} is away for {outage}, more than {bound}", part.name));
+    }
+    let bound = millis(spec.goal.max_outage);
+    if let Some(measured) = failure.outage_ms.filter(|outage| *outage > bound && failure.proof.starts_with("measured "))
+    {
+        return Some(format!("{domain} lost: away for {}, as measured", seconds(Duration::from_millis(measured))));
     }
     if failure.loss_bytes != Some(0) && spec.goal.max_loss == MaxLoss::Zero {
         return Some(format!("{domain} lost: acknowledged writes may be lost"));

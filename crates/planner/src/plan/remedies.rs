@@ -6,7 +6,7 @@ use backstay_model::DomainLevel;
 use backstay_spec::{Edit, Redundancy, ServiceSpec, Spec, edit};
 use serde::Serialize;
 
-use super::{Measured, Plan, plan};
+use super::breaches;
 use crate::place::{Fix, Location, Topology, fixes};
 use crate::standing::{Standing, demands};
 
@@ -25,27 +25,31 @@ pub struct Remedy {
 const NODES_TRIED_MAX: usize = 100;
 /// So many changes are tried together at most.
 const TOGETHER_MAX: usize = 3;
-/// So many changes are tried one by one at most.
-const TRIED_MAX: usize = 24;
+/// So many files are tried in all, so that an answer comes within seconds.
+const TRIED_MAX: usize = 150;
 /// So many are told.
 const TOLD_MAX: usize = 4;
 
-/// Changes of a file after which its promise holds, or is broken in fewer ways; none when it holds.
-pub fn remedies(text: &str, spec: &Spec, now: &Plan) -> Vec<Remedy> {
-    if now.goal_met || spec.nodes.len() > NODES_TRIED_MAX {
+/// Changes of a file after which its promise holds, or is broken in fewer ways; none when it holds. Each was tried, on the
+/// cluster as it would come to stand: they are advice for a file, not for what is down just now.
+pub fn remedies(text: &str, spec: &Spec) -> Vec<Remedy> {
+    let now = breaches(spec);
+    if now == 0 || spec.nodes.len() > NODES_TRIED_MAX {
         return Vec::new();
     }
+    let mut budget = TRIED_MAX;
     let mut found: Vec<(u32, Remedy)> = Vec::new();
-    for candidate in candidates(spec).into_iter().take(TRIED_MAX) {
-        let Some((edited, spec, after)) = tried(text, &candidate.edits) else { continue };
-        if after.broken.len() >= now.broken.len() {
-            continue;
+    for (first, mut after) in better(text, spec, now, &mut budget) {
+        let (mut cost, mut changes) = (first.cost, first.written());
+        while after.left > 0 && changes.len() < TOGETHER_MAX {
+            // After a change that helps and does not suffice: the next that helps most.
+            let next = better(&after.text, &after.spec, after.left, &mut budget);
+            let Some((next, then)) = next.into_iter().min_by_key(|(next, then)| (then.left, next.cost)) else { break };
+            cost += next.cost;
+            changes.extend(next.written());
+            after = then;
         }
-        let (mut cost, mut changes, mut after) = (candidate.cost, candidate.written(), after);
-        if !after.goal_met {
-            (cost, changes, after) = further(edited, spec, after, cost, changes);
-        }
-        found.push((cost, Remedy { changes, meets_goal: after.goal_met, left: after.broken.len() }));
+        found.push((cost, Remedy { changes, meets_goal: after.left == 0, left: after.left }));
     }
     found.sort_by_key(|(cost, remedy)| (!remedy.meets_goal, *cost, remedy.left, remedy.changes.clone()));
     found.dedup_by(|a, b| a.1.changes == b.1.changes);
@@ -54,38 +58,28 @@ pub fn remedies(text: &str, spec: &Spec, now: &Plan) -> Vec<Remedy> {
     told.take(TOLD_MAX).collect()
 }
 
-/// After a change that helps and does not suffice: the next that helps most, and so on.
-fn further(
-    mut text: String,
-    mut spec: Spec,
-    mut plan: Plan,
-    mut cost: u32,
-    mut changes: Vec<String>,
-) -> (u32, Vec<String>, Plan) {
-    for _ in 1..TOGETHER_MAX {
-        let next = candidates(&spec)
-            .into_iter()
-            .take(TRIED_MAX)
-            .filter_map(|candidate| tried(&text, &candidate.edits).map(|after| (candidate, after)))
-            .filter(|(_, (_, _, after))| after.broken.len() < plan.broken.len())
-            .min_by_key(|(candidate, (_, _, after))| (after.broken.len(), candidate.cost));
-        let Some((candidate, after)) = next else { break };
-        cost += candidate.cost;
-        changes.extend(candidate.written());
-        (text, spec, plan) = after;
-        if plan.goal_met {
-            break;
-        }
-    }
-    (cost, changes, plan)
+/// A changed file, and in how many ways its promise is broken.
+struct After {
+    text: String,
+    spec: Spec,
+    left: usize,
 }
 
-fn tried(text: &str, edits: &[Edit]) -> Option<(String, Spec, Plan)> {
-    let text = edits.iter().try_fold(text.to_owned(), |text, one| edit(&text, one).ok())?;
-    let spec = backstay_spec::parse("", &text).spec?;
-    let (standing, placement) = Standing::planned(&spec, &BTreeSet::new());
-    let plan = plan(&spec, &standing, &placement, &Measured::default());
-    Some((text, spec, plan))
+/// The single changes after which fewer than `now` things break the promise.
+fn better(text: &str, spec: &Spec, now: usize, budget: &mut usize) -> Vec<(Candidate, After)> {
+    let mut better = Vec::new();
+    for candidate in candidates(spec) {
+        let Some(left) = budget.checked_sub(1) else { break };
+        *budget = left;
+        let changed = candidate.edits.iter().try_fold(text.to_owned(), |text, one| edit(&text, one).ok());
+        let Some(text) = changed else { continue };
+        let Some(spec) = backstay_spec::parse("", &text).spec else { continue };
+        let left = breaches(&spec);
+        if left < now {
+            better.push((candidate, After { text, spec, left }));
+        }
+    }
+    better
 }
 
 /// A change that may help. Costs only order them: a key, a machine that only votes, a machine.

@@ -50,11 +50,13 @@ fn measured(events: &Value) -> Measured {
         let (Some(outage), Some(ago)) = (reason["outage_ms"].as_u64(), event["age_ms"].as_u64()) else { continue };
         let Some(from) = reason["from"].as_str() else { continue };
         let (mut outage, ago) = (Duration::from_millis(outage), Duration::from_millis(ago));
-        measured.failovers.push(outage);
         let known = measured.proofs.get(&Thing::Node(from.into()));
         if let Some(same) = known.filter(|known| known.ago.abs_diff(ago) < Duration::from_millis(ONE_LOSS_MS)) {
             outage = outage.max(same.outage);
+            measured.failovers.pop();
         }
+        // One loss is one failover, however many roles it took.
+        measured.failovers.push(outage);
         measured.proofs.insert(Thing::Node(from.into()), Proof { outage, ago });
     }
     measured

@@ -41,10 +41,8 @@ pub fn run(args: &PlanArgs, output: Output) -> Answer {
     let (standing, placement) = scene.standing(&losses);
     let plan = plan(&scene.spec, &standing, &placement, &scene.measured);
     // A change is advice for the file; while something is lost, mending it is the advice.
-    let advice = match losses.nodes.is_empty() && standing.down.is_empty() {
-        true => remedies(&scene.text, &scene.spec, &plan),
-        false => Vec::new(),
-    };
+    let is_whole = losses == Losses::default() && standing.down.is_empty() && plan.now.is_empty();
+    let advice = if is_whole && !plan.goal_met { remedies(&scene.text, &scene.spec) } else { Vec::new() };
     let told = Told { plan, advice, moves: scene.moves(&placement), took: clock::boottime().saturating_sub(began) };
     output.result(&text::text(&told, &scene, args), answer(&told, &scene, args));
     let plan = told.plan;

@@ -54,7 +54,9 @@ pub fn text(told: &Told, scene: &Scene, args: &PlanArgs) -> String {
     }
     if let Some(remedy) = advice.first() {
         let questions: Vec<_> = remedy.changes.iter().map(|change| format!("--what-if \"{change}\"")).collect();
-        let _ = writeln!(text, "try      backstay plan {}", questions.join(" "));
+        let file = args.file.named().map_or_else(String::new, |file| format!("-c {} ", file.display()));
+        let live = if args.live { "--live " } else { "" };
+        let _ = writeln!(text, "try      backstay plan {file}{live}{}", questions.join(" "));
     }
     let _ = writeln!(text, "{} checked in {} ms", counted(plan.failures.len(), "failure"), told.took.as_millis());
     text
@@ -71,16 +73,19 @@ fn verdict(plan: &Plan) -> String {
             format!("GOAL NOT MET NOW: {shown}{more}")
         }
         (false, true) => {
-            let bad = promised().filter(|failure| failure.effect > Effect::Holds).count();
-            format!("GOAL NOT MET: {bad} of {} break it", counted(promised().count(), "single failure"))
+            let bad = promised().filter(|failure| failure.breach.is_some()).count();
+            match bad {
+                0 => format!("GOAL NOT MET: {}", plan.broken.first().map_or("", String::as_str)),
+                bad => format!("GOAL NOT MET: {bad} of {} break it", counted(promised().count(), "single failure")),
+            }
         }
     }
 }
 
 fn failures(text: &mut String, plan: &Plan, all: bool) {
     let mut rows: Vec<&Failure> = plan.failures.iter().collect();
-    rows.sort_by_key(|row| (std::cmp::Reverse(row.effect), !row.promised, std::cmp::Reverse(row.outage_ms)));
-    let bad = rows.iter().filter(|row| row.effect > Effect::Holds).count();
+    rows.sort_by_key(|row| (row.breach.is_none(), std::cmp::Reverse((row.effect, row.outage_ms))));
+    let bad = rows.iter().filter(|row| row.breach.is_some() || row.effect > Effect::Holds).count();
     let few = if bad > BAD_SHOWN { BAD_SHOWN } else { bad + WELL_SHOWN };
     let shown = if all { rows.len() } else { rows.len().min(few) };
     let width = rows[..shown].iter().map(|row| row.domain.to_string().len()).max().unwrap_or(0).max(13);
@@ -90,10 +95,10 @@ fn failures(text: &mut String, plan: &Plan, all: bool) {
         "if this fails", "effect", "outage", "loss"
     );
     for row in &rows[..shown] {
-        let mark = match (row.effect, row.promised) {
-            (Effect::Holds, _) => "ok",
-            (_, true) => "FAIL",
-            (_, false) => "note",
+        let mark = match (&row.breach, row.effect) {
+            (Some(_), _) => "FAIL",
+            (None, Effect::Holds) => "ok",
+            (None, _) => "note",
         };
         let effect = match row.effect {
             Effect::Holds => "holds",
