@@ -1,4 +1,5 @@
-//! The demo keeps its word, and clears up after itself however it ends. How fast it was is for people to read, not for tests.
+//! The demo keeps its word, and clears up after itself however it ends. How fast it was is for people to read, not for tests,
+//! but that each redundancy model survives what it promises to, in the time that it promises.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
@@ -37,11 +38,25 @@ fn wait_until_gone(dir: &Path) {
     }
 }
 
-/// The directory that the first line of the story names.
-fn dir_in(line: &str) -> PathBuf {
-    let (_, dir) = line.split_once("starting 3 nodes in ").unwrap_or_else(|| panic!("not the first line: {line}"));
-    PathBuf::from(dir.trim())
+/// The directory that a story's first line names.
+fn dir_in(line: &str) -> Option<PathBuf> {
+    let (_, dir) = line.split_once(" nodes in ").filter(|(start, _)| start.contains("starting "))?;
+    Some(PathBuf::from(dir.trim()))
 }
+
+/// In the order in which they are caused.
+const FAULTS: [&str; 10] = [
+    "app_killed",
+    "node_killed",
+    "node_returned",
+    "failback",
+    "model_n",
+    "model_n1",
+    "model_n2",
+    "model_2n",
+    "model_2n1",
+    "model_geo",
+];
 
 #[test]
 fn the_demo_keeps_its_word_and_leaves_nothing() {
@@ -56,16 +71,28 @@ fn the_demo_keeps_its_word_and_leaves_nothing() {
 
     let faults = answer["faults"].as_array().expect("faults");
     let names: Vec<_> = faults.iter().filter_map(|fault| fault["name"].as_str()).collect();
-    assert_eq!(names, ["app_killed", "node_killed", "node_returned", "failback"]);
+    assert_eq!(names, FAULTS);
     for fault in faults {
         assert_eq!(fault["role_overlap_ms"], json!(0), "{fault}\n{story}");
         assert!(fault["outage_ms"].is_u64() && fault["promised_ms"].is_u64() && fault["failed"].is_u64(), "{fault}");
-        if fault["name"] != "node_killed" {
+        if ["app_killed", "node_returned", "failback"].iter().any(|name| fault["name"] == *name) {
             assert_eq!(fault["failed"], json!(0), "{fault}\n{story}");
         }
     }
+    let models: Vec<_> = faults.iter().filter(|fault| fault.get("model").is_some()).collect();
+    let named: Vec<_> = models.iter().filter_map(|fault| fault["model"].as_str()).collect();
+    assert_eq!(named, ["N", "N+1", "N+2", "2N", "2N+1", "geographic"]);
+    for fault in models {
+        assert_eq!(fault["broken"], json!([]), "{fault}\n{story}");
+        assert!(fault["outage_ms"].as_u64() <= fault["promised_ms"].as_u64(), "{fault}\n{story}");
+        assert!(fault["targets"].as_array().is_some_and(|targets| targets.len() == 3), "three clients each: {fault}");
+    }
+    let is_broken = |fault: &Value| fault["broken"] != json!([]);
+    assert_eq!(answer["passed"], json!(!faults.iter().any(is_broken)), "{answer}");
     assert!(answer["requests"]["sent"].as_u64() > Some(100), "{answer}");
-    wait_until_gone(&dir_in(story.lines().next().unwrap_or_default()));
+    let dirs: Vec<_> = story.lines().filter_map(dir_in).collect();
+    assert_eq!(dirs.len(), 2, "two stories: {story}");
+    dirs.iter().for_each(|dir| wait_until_gone(dir));
 }
 
 #[test]
@@ -73,7 +100,7 @@ fn a_demo_that_is_killed_is_cleared_away_all_the_same() {
     let mut demo = backstay().arg("demo").stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("it starts");
     let mut lines = BufReader::new(demo.stdout.take().expect("a pipe")).lines();
     let mut next = || lines.next().expect("the story goes on").expect("UTF-8");
-    let dir = dir_in(&next());
+    let dir = dir_in(&next()).expect("the first line names it");
     let up = next();
     assert!(up.contains("are up"), "{up}");
     assert!(processes_of(&dir).len() > 9, "agents, workers, balancers, guards and programs");

@@ -32,8 +32,10 @@ fn the_live_plan_follows_what_is_lost_and_shows_what_was_measured() {
     cluster.kill_node(lost);
     let (short, code) = wait("nothing else may fail", GENEROUS, || {
         let (plan, code) = live(&cluster, asked);
-        let others: Vec<_> = NODES.into_iter().filter(|node| *node != lost).map(|node| format!("node {node}")).collect();
-        (words(&plan["spofs"]).iter().filter(|thing| thing.starts_with("node ")).eq(others.iter())).then_some((plan, code))
+        let others: Vec<_> =
+            NODES.into_iter().filter(|node| *node != lost).map(|node| format!("node {node}")).collect();
+        (words(&plan["spofs"]).iter().filter(|thing| thing.starts_with("node ")).eq(others.iter()))
+            .then_some((plan, code))
     });
     assert_eq!(code, 3, "{short}");
 
@@ -51,5 +53,8 @@ fn the_live_plan_follows_what_is_lost_and_shows_what_was_measured() {
         (code == 0 && plan["goal_met"] == true).then_some(plan)
     });
     let row = again["failures"].as_array().into_iter().flatten().find(|row| row["domain"] == format!("node {lost}"));
-    assert!(row.is_some_and(|row| row["proof"].as_str().is_some_and(|proof| proof.starts_with("measured "))), "{again}");
+    assert!(
+        row.is_some_and(|row| row["proof"].as_str().is_some_and(|proof| proof.starts_with("measured "))),
+        "{again}"
+    );
 }

@@ -9,13 +9,10 @@ use std::time::Duration;
 use super::client::Client;
 use crate::clock;
 
-/// Between two requests of one client.
-const PAUSE: Duration = Duration::from_millis(10);
-
 /// One address that clients use.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// `web`, `api` or `till`.
+    /// `web`, `api`, `till`, …
     pub service: &'static str,
     /// What stands there: `the floating address`, or the node whose own listener it is.
     pub through: Through,
@@ -71,10 +68,10 @@ struct Lane {
 }
 
 impl Load {
-    /// Starts one client per target.
-    pub fn start(targets: Vec<Target>) -> Self {
+    /// Starts one client per target, each with a pause between two requests.
+    pub fn start(targets: Vec<Target>, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let lanes = targets.into_iter().map(|target| Lane::start(target, Arc::clone(&stop))).collect();
+        let lanes = targets.into_iter().map(|target| Lane::start(target, pause, Arc::clone(&stop))).collect();
         Self { lanes, stop }
     }
 
@@ -98,9 +95,9 @@ impl Load {
         self.lanes.iter().map(seen).collect()
     }
 
-    /// Whether every target has answered since that instant.
-    pub fn all_answered_since(&self, since: Duration) -> bool {
-        self.lanes.iter().all(|lane| {
+    /// Whether every target that is meant has answered since that instant.
+    pub fn all_answered_since(&self, since: Duration, is_meant: &dyn Fn(&Target) -> bool) -> bool {
+        self.lanes.iter().filter(|lane| is_meant(&lane.target)).all(|lane| {
             let samples = lane.samples.lock().unwrap_or_else(PoisonError::into_inner);
             samples.iter().rev().take_while(|sample| sample.at > since).any(|sample| sample.is_ok)
         })
@@ -119,7 +116,7 @@ impl Load {
 }
 
 impl Lane {
-    fn start(target: Target, stop: Arc<AtomicBool>) -> Self {
+    fn start(target: Target, pause: Duration, stop: Arc<AtomicBool>) -> Self {
         let samples: Arc<Mutex<Vec<Sample>>> = Arc::default();
         let mut client = Client::new(target.address);
         let kept = Arc::clone(&samples);
@@ -128,7 +125,7 @@ impl Lane {
                 let is_ok = client.ask().is_ok();
                 let sample = Sample { at: clock::boottime(), is_ok };
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
-                thread::sleep(PAUSE);
+                thread::sleep(pause);
             }
         });
         Self { target, samples, thread: Some(thread) }

@@ -32,18 +32,18 @@ pub struct Found {
     is_agent: bool,
 }
 
-/// All processes of the demo in `dir`, or those of one node.
-pub fn of_demo(dir: &Path, node: Option<&str>) -> Vec<Found> {
+/// All processes of the demo in `dir`, or those of some nodes.
+pub fn of_demo(dir: &Path, nodes: Option<&[&str]>) -> Vec<Found> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut found: Vec<_> =
-        pids.filter(|pid| is_marked(*pid, dir, node)).map(|pid| Found { pid, is_agent: is_agent(pid) }).collect();
+        pids.filter(|pid| is_marked(*pid, dir, nodes)).map(|pid| Found { pid, is_agent: is_agent(pid) }).collect();
     found.sort_by_key(|process| !process.is_agent);
     found
 }
 
-/// Whether a process belongs to the demo in `dir`, and to that node of it.
-pub fn is_marked(pid: u32, dir: &Path, node: Option<&str>) -> bool {
+/// Whether a process belongs to the demo in `dir`, and to one of these nodes of it.
+pub fn is_marked(pid: u32, dir: &Path, nodes: Option<&[&str]>) -> bool {
     // Gone, or somebody else's: not ours.
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     let value = environment
@@ -52,8 +52,8 @@ pub fn is_marked(pid: u32, dir: &Path, node: Option<&str>) -> bool {
         .split(|byte| *byte == 0)
         .find_map(|entry| entry.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
     let Some(value) = value.map(|value| Path::new(OsStr::from_bytes(value))) else { return false };
-    match node {
-        Some(node) => value == dir.join(node),
+    match nodes {
+        Some(nodes) => nodes.iter().any(|node| value == dir.join(node)),
         None => value.starts_with(dir),
     }
 }
@@ -70,12 +70,12 @@ pub fn kill(pid: u32, dir: &Path) -> bool {
     is_marked(pid, dir, None) && pidfd_send_signal(&held, Signal::KILL).is_ok()
 }
 
-/// SIGKILL to every process of the demo, or of one node, until none is left; false when some are left at the end of `within`.
-pub fn kill_all(dir: &Path, node: Option<&str>, within: Duration) -> bool {
+/// SIGKILL to every process of the demo, or of some nodes, until none is left; false when some are left at the end of `within`.
+pub fn kill_all(dir: &Path, nodes: Option<&[&str]>, within: Duration) -> bool {
     let give_up = clock::boottime() + within;
     let mut empty_looks = 0;
     while empty_looks < EMPTY_LOOKS {
-        let found = of_demo(dir, node);
+        let found = of_demo(dir, nodes);
         empty_looks = if found.is_empty() { empty_looks + 1 } else { 0 };
         for process in found {
             kill(process.pid, dir);

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// What is promised to the clients of one kind of target: what it is about, and how long an outage may last.
+pub type Promise = (&'static str, Duration);
+
 /// Everything that came of the demo.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -32,6 +35,21 @@ pub struct Fault {
     pub overlap: Duration,
     /// What did not come about in time.
     pub missed: Option<String>,
+    /// The redundancy model that was put to the test, if it was one.
+    pub model: Option<Model>,
+}
+
+/// The service of a redundancy model that lost what it promises to survive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// `N`, `N+1`, …
+    pub name: &'static str,
+    /// Its full name.
+    pub service: String,
+    /// The nodes of its instances, by the sets of the model.
+    pub standing: String,
+    /// What it lost.
+    pub lost: &'static str,
 }
 
 /// One target during one fault.
@@ -55,6 +73,14 @@ impl Report {
         !self.faults.is_empty() && self.faults.iter().all(|fault| fault.broken().is_empty())
     }
 
+    /// Adds another story.
+    pub fn extend(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.failed += other.failed;
+        self.retried += other.retried;
+        self.faults.extend(other.faults);
+    }
+
     /// The fields of the JSON answer.
     pub fn json(&self) -> Value {
         json!({
@@ -64,24 +90,10 @@ impl Report {
         })
     }
 
-    /// The verdict, for people: a row for each kind of promise within each fault.
+    /// The verdict, for people: a row for each kind of promise within each fault, then a row for each model.
     pub fn text(&self) -> String {
-        let mut text =
-            format!("{:<15}{:<21}{:>8}  {:>8}  {:>6}\n", "FAULT", "SEEN BY CLIENTS OF", "OUTAGE", "PROMISED", "FAILED");
-        for fault in &self.faults {
-            let mut name = fault.name;
-            for kind in fault.kinds() {
-                let of_kind = || fault.seen.iter().filter(|seen| seen.kind == kind);
-                let longest = |of: fn(&TargetSeen) -> Duration| of_kind().map(of).max().unwrap_or_default().as_millis();
-                let failed: u64 = of_kind().map(|seen| seen.failed).sum();
-                let (outage, promised) = (longest(|seen| seen.outage), longest(|seen| seen.promised));
-                text.push_str(&format!("{name:<15}{kind:<21}{outage:>5} ms  {promised:>5} ms  {failed:>6}\n"));
-                name = "";
-            }
-            for broken in fault.broken() {
-                text.push_str(&format!("  BROKEN  {broken}\n"));
-            }
-        }
+        let mut text = self.faults_text();
+        text.push_str(&self.models_text());
         let overlap: Duration = self.faults.iter().map(|fault| fault.overlap).sum();
         let verdict = if self.passed() { "PASSED" } else { "FAILED" };
         text.push_str(&format!(
@@ -91,6 +103,38 @@ impl Report {
             self.retried,
             millis_rounded_up(overlap)
         ));
+        text
+    }
+
+    fn faults_text(&self) -> String {
+        let mut text =
+            format!("{:<15}{:<21}{:>8}  {:>8}  {:>6}\n", "FAULT", "SEEN BY CLIENTS OF", "OUTAGE", "PROMISED", "FAILED");
+        for fault in self.faults.iter().filter(|fault| fault.model.is_none()) {
+            let mut name = fault.name;
+            for kind in fault.kinds() {
+                let numbers = fault.numbers(|seen| seen.kind == kind);
+                text.push_str(&format!("{name:<15}{kind:<21}{numbers}\n"));
+                name = "";
+            }
+            text.push_str(&fault.broken_text());
+        }
+        text
+    }
+
+    fn models_text(&self) -> String {
+        let mut text = String::new();
+        for (fault, model) in self.faults.iter().filter_map(|fault| Some((fault, fault.model.as_ref()?))) {
+            if text.is_empty() {
+                text.push_str(&format!(
+                    "\n{:<12}{:<15}{:<32}{:<20}{:>8}  {:>8}  {:>6}\n",
+                    "MODEL", "INSTANCES ON", "LOST", "THEN", "OUTAGE", "PROMISED", "FAILED"
+                ));
+            }
+            let then = fault.kinds().first().copied().unwrap_or_default();
+            let numbers = fault.numbers(|_| true);
+            let (name, standing, lost) = (model.name, &model.standing, model.lost);
+            text.push_str(&format!("{name:<12}{standing:<15}{lost:<32}{then:<20}{numbers}\n{}", fault.broken_text()));
+        }
         text
     }
 }
@@ -105,6 +149,19 @@ impl Fault {
             }
         }
         kinds
+    }
+
+    /// The last columns of a row: the longest outage of some targets, what they were promised, and what failed.
+    fn numbers(&self, is_meant: impl Fn(&TargetSeen) -> bool) -> String {
+        let meant = || self.seen.iter().filter(|seen| is_meant(seen));
+        let longest = |of: fn(&TargetSeen) -> Duration| meant().map(of).max().unwrap_or_default().as_millis();
+        let failed: u64 = meant().map(|seen| seen.failed).sum();
+        let (outage, promised) = (longest(|seen| seen.outage), longest(|seen| seen.promised));
+        format!("{outage:>5} ms  {promised:>5} ms  {failed:>6}")
+    }
+
+    fn broken_text(&self) -> String {
+        self.broken().iter().map(|broken| format!("  BROKEN  {broken}\n")).collect()
     }
 
     /// Sentences about promises that did not hold.
@@ -159,7 +216,7 @@ impl Fault {
                 })
             })
             .collect();
-        json!({
+        let mut answer = json!({
             "name": self.name,
             "outage_ms": millis(worst.outage),
             "promised_ms": millis(worst.promised),
@@ -167,7 +224,14 @@ impl Fault {
             "role_overlap_ms": millis_rounded_up(self.overlap),
             "targets": targets,
             "broken": self.broken(),
-        })
+        });
+        if let Some(model) = &self.model {
+            answer["model"] = json!(model.name);
+            answer["service"] = json!(model.service);
+            answer["instances"] = json!(model.standing);
+            answer["lost"] = json!(model.lost);
+        }
+        answer
     }
 }
 
@@ -199,6 +263,7 @@ mod tests {
             none_may_fail,
             overlap: Duration::from_micros(overlap_us),
             missed: None,
+            model: None,
         }
     }
 
@@ -213,6 +278,27 @@ mod tests {
         assert!(!passed(fault(900, 1, true, 0)));
         assert!(!passed(fault(900, 0, false, 1)));
         assert!(!Report::default().passed(), "a demo without faults proves nothing");
+    }
+
+    #[test]
+    fn a_model_has_a_row_of_its_own() {
+        let model = Model {
+            name: "2N",
+            service: "app.two-n".to_owned(),
+            standing: "n1 n2 | n3 n4".to_owned(),
+            lost: "a whole set: n1, n2",
+        };
+        let of_model = Fault { name: "model_2n", model: Some(model), ..fault(900, 0, false, 0) };
+        let answer = of_model.json();
+        assert_eq!((&answer["model"], &answer["service"]), (&json!("2N"), &json!("app.two-n")));
+        assert!(fault(900, 0, false, 0).json().get("model").is_none(), "only a model's fault has these fields");
+        let mut report = Report { faults: vec![fault(900, 0, false, 0)], ..Report::default() };
+        report.extend(Report { faults: vec![of_model], sent: 7, ..Report::default() });
+        let text = report.text();
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("2N ")).collect();
+        assert!(rows.len() == 1 && rows[0].contains("n1 n2 | n3 n4") && rows[0].contains("3500 ms"), "{text}");
+        assert_eq!(text.matches("node_killed").count(), 1, "{text}");
+        assert_eq!((report.sent, report.passed()), (7, true));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Where the demo plays: a directory, a config file, identities, three agents, and somebody who clears it all away.
+//! Where a story of the demo plays: a directory, a config file, identities, agents, and somebody who clears it all away.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
@@ -15,18 +15,12 @@ use serde_json::Value;
 
 use super::load::{Target, Through};
 use super::processes::{self, MARK};
+use super::setting::{Props, Setting};
 use super::watchdog::Watchdog;
 use crate::clock;
 use crate::connection::Agent;
 use crate::output::Failure;
 
-/// The nodes, each with a loopback address of its own.
-pub const NODES: [(&str, Ipv4Addr); 3] =
-    [("n1", Ipv4Addr::new(127, 0, 1, 1)), ("n2", Ipv4Addr::new(127, 0, 1, 2)), ("n3", Ipv4Addr::new(127, 0, 1, 3))];
-/// The floating address.
-pub const FLOATING: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 100);
-/// The services, as the listeners' entries are called too.
-pub const SERVICES: [&str; 3] = ["web", "api", "till"];
 /// In the demo's directory, so that nothing else is ever taken for one.
 pub const MARK_FILE: &str = "this-is-a-backstay-demo";
 
@@ -34,7 +28,7 @@ pub const MARK_FILE: &str = "this-is-a-backstay-demo";
 const PARENT_BYTES_MAX: usize = 60;
 /// Ports below the range from which the kernel picks for outgoing connections.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Killing one node's processes may take so long.
+/// Killing the processes of some nodes may take so long.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 /// Lines of an agent's log that are shown when the demo cannot go on.
 const LOG_LINES_SHOWN: usize = 4;
@@ -43,33 +37,39 @@ const LOG_LINES_SHOWN: usize = 4;
 pub struct Stage {
     /// Everything is in here.
     pub dir: PathBuf,
+    setting: &'static Setting,
     exe: PathBuf,
     ports: Ports,
     agents: BTreeMap<&'static str, Child>,
     watchdog: Option<Watchdog>,
 }
 
-/// Ports that were free on every address of the demo.
-struct Ports {
-    peer: u16,
-    front: [u16; 3],
-    local: [u16; 3],
+/// Ports that were free on every address of the stage.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// Where agents talk to each other.
+    pub peer: u16,
+    /// Of the floating address, one for each service; none where there is no such address.
+    pub front: Vec<u16>,
+    /// Of the nodes' own listeners, one for each service.
+    pub local: Vec<u16>,
 }
 
 impl Stage {
     /// Makes the directory, the file and the identities; starts nothing but the watchdog.
-    pub fn set(command: &[String]) -> Result<Self, Failure> {
+    pub fn set(setting: &'static Setting, command: &[String]) -> Result<Self, Failure> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: io::Error| Failure::unexpected("demo", format!("cannot {what}: {error}"))
         };
         let exe = std::env::current_exe().map_err(failed("find this program"))?;
-        let ports = Ports::pick()?;
+        let ports = Ports::pick(setting)?;
         let dir = make_dir().map_err(failed("make a directory for the demo"))?;
         let watchdog = Watchdog::start(&exe, &dir).map_err(failed("start the watchdog"))?;
-        let stage = Self { dir, exe, ports, agents: BTreeMap::new(), watchdog: Some(watchdog) };
+        let stage = Self { dir, setting, exe, ports, agents: BTreeMap::new(), watchdog: Some(watchdog) };
 
-        let text = stage.config(command);
+        let props = Props { setting, exe: &stage.exe, dir: &stage.dir, ports: &stage.ports, command };
+        let text = props.config();
         fs::write(stage.file(), &text).map_err(failed("write the demo's config"))?;
         let parsed = backstay_spec::parse("backstay.toml", &text);
         let Some(spec) = parsed.spec else {
@@ -79,12 +79,17 @@ impl Stage {
         let identities = stage.dir.join("identities");
         identity::init(&spec, &identities)
             .map_err(|error| Failure::unexpected("demo", format!("cannot make identities: {error}")))?;
-        for (node, _) in NODES {
+        for node in stage.nodes() {
             let state = stage.state(node);
             DirBuilder::new().mode(0o700).create(&state).map_err(failed("make a state directory"))?;
             fs::rename(identities.join(node), state.join("identity")).map_err(failed("place an identity"))?;
         }
         Ok(stage)
+    }
+
+    /// The names of the nodes.
+    pub fn nodes(&self) -> Vec<&'static str> {
+        self.setting.nodes.iter().map(|node| node.name).collect()
     }
 
     /// The config file.
@@ -99,7 +104,7 @@ impl Stage {
 
     /// What the exclusive program writes.
     pub fn journal(&self) -> PathBuf {
-        self.dir.join("journal")
+        super::setting::journal(&self.dir)
     }
 
     /// Starts a node's agent.
@@ -118,9 +123,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Kills everything of a node at once, as a power cut would.
-    pub fn kill_node(&self, node: &str) -> bool {
-        processes::kill_all(&self.dir, Some(node), KILL_WITHIN)
+    /// Kills everything of some nodes at once, as a power cut would.
+    pub fn kill_nodes(&self, nodes: &[&str]) -> bool {
+        processes::kill_all(&self.dir, Some(nodes), KILL_WITHIN)
     }
 
     /// The status that the first of these nodes answers with.
@@ -128,15 +133,17 @@ impl Stage {
         nodes.iter().find_map(|node| Agent::in_state(&self.state(node)).read("/status").ok())
     }
 
-    /// Every address that clients use, but for the own listener of one node.
-    pub fn targets(&self, but_not: &str) -> Vec<Target> {
+    /// Every address that clients use, but for the own listeners of some nodes.
+    pub fn targets(&self, but_not: &[&str]) -> Vec<Target> {
         let mut targets = Vec::new();
-        for (at, service) in SERVICES.into_iter().enumerate() {
-            let address = SocketAddr::new(IpAddr::V4(FLOATING), self.ports.front[at]);
-            targets.push(Target { service, through: Through::Front, address });
-            for (node, own) in NODES.into_iter().filter(|(node, _)| *node != but_not) {
-                let address = SocketAddr::new(IpAddr::V4(own), self.ports.local[at]);
-                targets.push(Target { service, through: Through::Node(node.to_owned()), address });
+        for (at, service) in self.setting.services.iter().copied().enumerate() {
+            if let (Some(floating), Some(port)) = (self.setting.floating, self.ports.front.get(at)) {
+                let address = SocketAddr::new(IpAddr::V4(floating), *port);
+                targets.push(Target { service, through: Through::Front, address });
+            }
+            for node in self.setting.nodes.iter().filter(|node| !but_not.contains(&node.name)) {
+                let address = SocketAddr::new(IpAddr::V4(node.addr), self.ports.local[at]);
+                targets.push(Target { service, through: Through::Node(node.name.to_owned()), address });
             }
         }
         targets
@@ -145,7 +152,7 @@ impl Stage {
     /// The last lines of every agent's output, for when the demo cannot go on.
     pub fn last_words(&self) -> String {
         let mut words = String::new();
-        for (node, _) in NODES {
+        for node in self.nodes() {
             for log in [self.dir.join(format!("{node}.out")), self.state(node).join("log").join("agent.log")] {
                 let text = fs::read(&log).unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
@@ -175,56 +182,6 @@ impl Stage {
         }
         Ok(self.dir.clone())
     }
-
-    fn config(&self, command: &[String]) -> String {
-        let own = |extra: &[&str]| {
-            let exe = self.exe.display().to_string();
-            let words = [&exe, "demo-app", "--addr", "{addr}", "--port", "{port}"];
-            list(words.iter().copied().chain(extra.iter().copied()))
-        };
-        let journal = self.journal().display().to_string();
-        let till = own(&["--journal", &journal]);
-        // A program of the user's own is only known to listen.
-        let (run, check) = match command.is_empty() {
-            true => (own(&[]), "GET /up"),
-            false => (list(command.iter().map(String::as_str)), "tcp"),
-        };
-        let mark = string(&self.dir.join("{node}").display().to_string());
-        let nodes: String = NODES.iter().map(|(name, addr)| format!("{name} = {{ addr = \"{addr}\" }}\n")).collect();
-        let entries = |ports: &[u16; 3]| -> String {
-            let entry = |(service, port)| {
-                format!("{service} = {{ port = {port}, proto = \"http\", to = \"app.{service}\" }}\n")
-            };
-            SERVICES.into_iter().zip(ports).map(entry).collect()
-        };
-        format!(
-            "# Written by `backstay demo`.\ncluster = \"demo\"\n\n[goal]\nsurvive = \"node\"\nmax_outage = \"10s\"\n\n\
-             [ports]\npeer = {peer}\n\n[nodes]\n{nodes}\n\
-             [app.web]                             # two carry the load, the third is a hot spare\n\
-             need = 2\nredundancy = \"N+1\"\nmode = \"active/passive\"\nspare = \"hot\"\nprefer = [\"n1\", \"n2\"]\nsteady = \"2s\"\n\
-             run = {run}\ncheck = \"{check}\"\nenv = {{ {MARK} = {mark} }}\n\n\
-             [app.api]                             # all carry traffic, two suffice\n\
-             need = 2\nredundancy = \"N+1\"\nmode = \"active/active\"\n\
-             run = {run}\ncheck = \"{check}\"\nenv = {{ {MARK} = {mark} }}\n\n\
-             [app.till]                            # at most one at a time, whatever happens\n\
-             exclusive = true\nneed = 1\nredundancy = \"N+1\"\nprefer = [\"n1\"]\nsteady = \"2s\"\n\
-             run = {till}\ncheck = \"GET /up\"\nenv = {{ {MARK} = {mark} }}\n\n\
-             [listen.front]                        # one floating address\nvip = \"{FLOATING}/32\"\n{front}\n\
-             [listen.local]                        # on every node's own address\n{local}",
-            peer = self.ports.peer,
-            front = entries(&self.ports.front),
-            local = entries(&self.ports.local),
-        )
-    }
-}
-
-/// A TOML string: what JSON escapes, TOML's basic strings escape the same way.
-fn string(text: &str) -> String {
-    Value::String(text.to_owned()).to_string()
-}
-
-fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    format!("[{}]", words.map(string).collect::<Vec<_>>().join(", "))
 }
 
 /// A new directory with a short path.
@@ -247,29 +204,31 @@ fn make_dir() -> io::Result<PathBuf> {
 }
 
 impl Ports {
-    /// Seven ports that are free on all addresses now. Nothing keeps others from taking them before the demo does, so they are
+    /// Ports that are free on all addresses now. Nothing keeps others from taking them before the demo does, so they are
     /// picked from where the kernel does not pick by itself, at a place that differs from demo to demo.
-    fn pick() -> Result<Self, Failure> {
+    fn pick(setting: &Setting) -> Result<Self, Failure> {
+        let addresses: Vec<_> = setting.nodes.iter().map(|node| node.addr).chain(setting.floating).collect();
         let first = clock::boottime_ns() / 1000 + u64::from(std::process::id()) * 97;
         let span = u64::from(PORTS.end - PORTS.start);
         let candidates = (0..span).map(|at| PORTS.start + ((first + at) % span) as u16);
         let mut last_error = None;
-        let mut free = candidates.filter(|port| match is_free_everywhere(*port) {
+        let mut free = candidates.filter(|port| match is_free_everywhere(&addresses, *port) {
             Ok(()) => true,
             Err(error) => {
                 last_error = Some(error);
                 false
             }
         });
-        let mut next = || free.next();
-        let mut three = || Some([next()?, next()?, next()?]);
-        let (front, local) = (three(), three());
-        let peer = free.next();
-        match (peer, front, local) {
-            (Some(peer), Some(front), Some(local)) => Ok(Self { peer, front, local }),
-            _ => {
+        let local = setting.services.len();
+        let front = if setting.floating.is_some() { local } else { 0 };
+        let mut take = |count: usize| free.by_ref().take(count).collect::<Vec<u16>>();
+        let (front_ports, local_ports, peer) = (take(front), take(local), take(1));
+        match peer.first() {
+            Some(peer) => Ok(Self { peer: *peer, front: front_ports, local: local_ports }),
+            None => {
                 let why = last_error.map_or_else(String::new, |error: io::Error| format!(": {error}"));
-                let message = format!("cannot listen on the loopback addresses 127.0.1.1 to 3 and {FLOATING}{why}");
+                let named: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                let message = format!("cannot listen on the loopback addresses {}{why}", named.join(", "));
                 Err(Failure::unexpected("no-ports", message)
                     .with_help("the demo needs Linux with its loopback interface up"))
             }
@@ -277,43 +236,36 @@ impl Ports {
     }
 }
 
-fn is_free_everywhere(port: u16) -> io::Result<()> {
-    let addresses = NODES.iter().map(|(_, addr)| *addr).chain([FLOATING]);
+fn is_free_everywhere(addresses: &[Ipv4Addr], port: u16) -> io::Result<()> {
     // Held until all are bound, then let go together.
-    addresses.map(|address| TcpListener::bind((address, port))).collect::<io::Result<Vec<_>>>().map(drop)
+    addresses.iter().map(|address| TcpListener::bind((*address, port))).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cmd::demo::setting::{FIVE_NODES, THREE_NODES, tests::ports};
 
-    fn stage() -> Stage {
-        Stage {
+    fn targets(setting: &'static Setting, but_not: &[&str]) -> Vec<Target> {
+        let stage = Stage {
             dir: PathBuf::from("/tmp/backstay-demo-0"),
+            setting,
             exe: PathBuf::from("/usr/bin/backstay"),
-            ports: Ports { peer: 20_000, front: [20_001, 20_002, 20_003], local: [20_004, 20_005, 20_006] },
+            ports: ports(setting),
             agents: BTreeMap::new(),
             watchdog: None,
-        }
-    }
-
-    #[test]
-    fn the_file_of_the_demo_is_right_with_any_command() {
-        let odd = ["/opt/my \"app\"".to_owned(), "--port={port}".to_owned(), "tab\there".to_owned()];
-        for command in [&[][..], &odd[..]] {
-            let text = stage().config(command);
-            let parsed = backstay_spec::parse("backstay.toml", &text);
-            assert_eq!(parsed.diagnostics, [], "{text}");
-            let spec = parsed.spec.expect("no errors");
-            assert_eq!(backstay_spec::not_in_this_build("backstay.toml", &text, &spec), []);
-            assert_eq!(spec.services.len(), SERVICES.len());
-        }
+        };
+        stage.targets(but_not)
     }
 
     #[test]
     fn targets_are_the_floating_address_and_the_survivors() {
-        let targets = stage().targets("n1");
-        assert_eq!(targets.len(), 9);
-        assert!(targets.iter().all(|target| target.through != Through::Node("n1".to_owned())));
+        let on = |targets: &[Target], node: &str| {
+            targets.iter().filter(|target| target.through == Through::Node(node.to_owned())).count()
+        };
+        let three = targets(&THREE_NODES, &["n1"]);
+        assert_eq!((three.len(), on(&three, "n1"), on(&three, "n2")), (9, 0, 3));
+        let five = targets(&FIVE_NODES, &["n1", "n2"]);
+        assert_eq!((five.len(), on(&five, "n2"), on(&five, "n3")), (18, 0, 6));
     }
 }
