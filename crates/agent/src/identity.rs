@@ -603,7 +603,7 @@ pub(crate) mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use backstay_model::DomainLevel;
-    use backstay_spec::{GoalSpec, MaxLoss, NodeSpec, PortsSpec, PostgresTags, StoreSpec};
+    use backstay_spec::{GoalSpec, MaxLoss, NodeSpec, PortsSpec, PostgresTags, RatesSpec, StoreSpec};
 
     use super::*;
 
@@ -647,6 +647,8 @@ pub(crate) mod tests {
             backups: BTreeMap::new(),
             ports: PortsSpec { peer: 8007 },
             store: StoreSpec::Embedded,
+            rates: RatesSpec::default(),
+            prices: None,
         }
     }
 
