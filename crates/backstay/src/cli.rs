@@ -55,7 +55,7 @@ pub enum Verb {
     Switchover(SwitchoverArgs),
     /// Move everything off a node before work on it
     Drain(DrainArgs),
-    /// Watch three nodes on this machine survive failures under load
+    /// Watch nodes on this machine survive failures under load, one redundancy model after the other
     Demo(DemoArgs),
     /// Run the decisions in a simulated world under faults
     Sim(SimArgs),
@@ -348,7 +348,7 @@ impl FromStr for Seeds {
 /// `demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Leave the nodes running at the end
+    /// Leave the nodes of the first act running, and play no other
     #[arg(long)]
     pub keep: bool,
     /// End a demo that was left running

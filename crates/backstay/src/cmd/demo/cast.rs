@@ -184,7 +184,7 @@ impl Part {
         let serving: BTreeSet<_> = names(serving);
         match serving.len() {
             count if count >= self.need => Ok(()),
-            count => Err(format!("{} instances of {} of {} carry traffic", count, self.name(), self.need)),
+            count => Err(format!("{count} instances of {} carry traffic, it needs {}", self.name(), self.need)),
         }
     }
 }

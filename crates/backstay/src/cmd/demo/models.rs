@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cast::{CAST, LOSE_SITE, LOSES_NODE, LOSES_PROGRAM, Part};
+use super::load::Target;
 use super::player::{Act, Player, TAKEN_OVER_WITHIN};
 use super::report::{Fault, Model, Report};
 use super::status::is_healthy;
@@ -49,7 +50,7 @@ fn node_lost(player: &mut Player) -> Result<Fault, Failure> {
     assert_models(player)?;
     let from = player.kill_nodes(&[NODE])?;
     player.say(&format!("kill -9 everything of {NODE}, which carries {}", LOSES_NODE.name()));
-    let missed = carried_without(player, &[NODE], LOSES_NODE).err();
+    let missed = carried_without(player, &[NODE], std::slice::from_ref(LOSES_NODE)).pop().flatten();
     player.say(&format!("start {NODE} again; it is given back what it had once it was steady for 2 s"));
     player.start_node(NODE)?;
     let whole = player.wait(&player.stage.nodes(), WHOLE_AGAIN_WITHIN, &is_whole);
@@ -68,18 +69,27 @@ fn site_lost(player: &mut Player) -> Result<Vec<Fault>, Failure> {
         "kill -9 everything of {} at once: the site east ({coordinator} was the coordinator)",
         EAST.join(" and ")
     ));
-    // Each for itself: one that is not carried says nothing of the others.
-    let missed: Vec<_> = LOSE_SITE.iter().map(|part| carried_without(player, &EAST, part).err()).collect();
+    let missed = carried_without(player, &EAST, LOSE_SITE);
     player.pause();
     Ok(LOSE_SITE.iter().zip(missed).map(|(part, missed)| measured(player, part, from, missed)).collect())
 }
 
-/// Waits until a service carries its full load without some nodes, and its clients are answered through every address.
-fn carried_without(player: &Player, lost: &[&str], part: &Part) -> Result<(), String> {
+/// Waits until services carry their full load without some nodes, and their clients are answered through every address; what
+/// each of them misses when time is up.
+fn carried_without(player: &Player, lost: &[&str], parts: &[Part]) -> Vec<Option<String>> {
     let left: Vec<_> = player.stage.nodes().into_iter().filter(|node| !lost.contains(node)).collect();
-    player.wait(&left, TAKEN_OVER_WITHIN, &|status| part.check_load(status, lost))?;
+    // Together they are waited for, then each is asked for itself: one that is not carried says nothing of the others.
+    let _ = player
+        .wait(&left, TAKEN_OVER_WITHIN, &|status| parts.iter().try_for_each(|part| part.check_load(status, lost)));
+    let status = player.stage.status(&left);
     let since = clock::boottime();
-    player.wait_for_answers(since, TAKEN_OVER_WITHIN, &|target| target.service == part.service)
+    let is_meant = |target: &Target| parts.iter().any(|part| part.service == target.service);
+    let _ = player.wait_for_answers(since, TAKEN_OVER_WITHIN, &is_meant);
+    let missed = |part: &Part| {
+        part.check_load(status.as_ref().ok_or("no agent answers")?, lost)?;
+        player.wait_for_answers(since, Duration::ZERO, &|target| target.service == part.service)
+    };
+    parts.iter().map(|part| missed(part).err()).collect()
 }
 
 /// What the clients of one service saw.
