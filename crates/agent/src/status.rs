@@ -359,7 +359,7 @@ impl Sight {
             if status.well < service.need {
                 trouble.push(format!("{}: {} of {} well instances", service.id, status.well, service.need));
             }
-            let wanted = backstay_planner::wanted(service);
+            let wanted = service.instances_wanted();
             if (status.instances.len() as u32) < wanted {
                 let placed = status.instances.len();
                 trouble.push(format!("{}: {placed} of {wanted} instances are placed", service.id));

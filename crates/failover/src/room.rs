@@ -21,6 +21,9 @@ pub(crate) fn for_now(
     topology: &Topology,
     target: Placement,
 ) -> Placement {
+    if view.spec.nodes.values().all(|node| node.slots.is_none()) {
+        return target;
+    }
     let current = current(view, members);
     if fits_at_once(view, &current, &target.nodes) {
         return target;

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant as Stopwatch};
 
 use backstay_model::{DomainLevel, NodeName, ServiceId};
-use backstay_planner::{Carrier, Demand, Placement, Topology, moves, place, wanted};
+use backstay_planner::{Carrier, Demand, Placement, Topology, moves, place};
 use backstay_spec::{Redundancy, ServiceSpec};
 
 const RUNS: usize = 7;
@@ -128,7 +128,7 @@ fn services(count: usize, sizes: usize) -> BTreeMap<ServiceId, ServiceSpec> {
 }
 
 fn topology(nodes: usize, percent: Option<u32>, services: &BTreeMap<ServiceId, ServiceSpec>) -> Topology {
-    let asked: u32 = services.values().map(|service| wanted(service) * service.slots).sum();
+    let asked: u32 = services.values().map(|service| service.instances_wanted() * service.slots).sum();
     let all = percent.map(|percent| asked * percent / 100);
     // Small and large machines side by side: from half of the mean to half as much again.
     let parts = |n: usize| 2 + n as u64 * 7 % 5;

@@ -20,6 +20,6 @@ pub mod what_if;
 
 pub use place::{
     Carrier, Cause, Deadlock, Demand, Fix, Gap, Lacking, Location, Losses, Move, Placement, Places, Shortage, Slot,
-    Standby, Topology, fixes, moves, place, sets, standby_reserve, survive_losses, wanted, wanted_active,
+    Standby, Topology, fixes, moves, place, sets, standby_reserve, survive_losses, wanted_active,
 };
 pub use standing::{Seat, Standing};

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use crate::contingency::{Pair, assess, pair_fells};
 use crate::forecast::{Forecast, Forecaster};
-use crate::place::wanted;
 use crate::predict::{Downtime, HOURS_PER_YEAR, OutOfRange, Prices, yearly_cost};
 use crate::standing::Standing;
 
@@ -66,8 +65,7 @@ pub fn models(spec: &Spec, service: &ServiceId) -> Result<Vec<Row>, OutOfRange> 
 }
 
 fn row(spec: &Spec, service: &ServiceSpec, is_declared: bool) -> Result<Row, OutOfRange> {
-    let (spec, added) = with_room(spec, service);
-    let (standing, placement) = Standing::planned(&spec, &BTreeSet::new());
+    let Roomy { spec, standing, added, is_short } = with_room(spec, service);
     let forecast = Forecaster::new(&spec, &[])?.forecast(service, &standing, true).ok();
     let cost = match (&spec.prices, &forecast) {
         (Some(prices), Some(forecast)) => Some(cost(&spec, service, prices, &standing, forecast)?),
@@ -75,14 +73,14 @@ fn row(spec: &Spec, service: &ServiceSpec, is_declared: bool) -> Result<Row, Out
     };
     let lacks = match added {
         0 => None,
-        _ if placement.short.contains_key(&service.id) => Some("room that more nodes alone do not give".to_owned()),
+        _ if is_short => Some("room that more nodes alone do not give".to_owned()),
         1 => Some("1 more node".to_owned()),
         count => Some(format!("{count} more nodes")),
     };
     Ok(Row {
         model: service.redundancy.to_string(),
         is_declared,
-        instances: wanted(service),
+        instances: service.instances_wanted(),
         survives: survives(&spec, service, &standing),
         fits: added == 0,
         lacks,
@@ -93,15 +91,31 @@ fn row(spec: &Spec, service: &ServiceSpec, is_declared: bool) -> Result<Row, Out
     })
 }
 
+/// A cluster with room for a model.
+struct Roomy {
+    spec: Spec,
+    standing: Standing,
+    /// So many nodes were added.
+    added: u32,
+    /// There is still not enough: not nodes are what is missing.
+    is_short: bool,
+}
+
 /// The cluster with as many nodes more as the model needs, each in a rack of its own where there are racks, and in a site of
-/// its own where the model is spread over sites; and how many they are.
-fn with_room(spec: &Spec, service: &ServiceSpec) -> (Spec, u32) {
+/// its own where the model is spread over sites.
+fn with_room(spec: &Spec, service: &ServiceSpec) -> Roomy {
     let mut spec = spec.clone();
     let has_racks = spec.nodes.values().any(|node| node.rack.is_some());
-    for added in 0..=wanted(service) {
-        let (_, placement) = Standing::planned(&spec, &BTreeSet::new());
-        let Some(short) = placement.short.get(&service.id) else { return (spec, added) };
-        let Some(like) = spec.nodes.values().find(|node| !node.witness).cloned() else { return (spec, added) };
+    let mut added = 0;
+    loop {
+        let (standing, placement) = Standing::planned(&spec, &BTreeSet::new());
+        let like = spec.nodes.values().find(|node| !node.witness).cloned();
+        let (Some(short), Some(like), true) =
+            (placement.short.get(&service.id), like, added <= service.instances_wanted())
+        else {
+            let is_short = placement.short.contains_key(&service.id);
+            return Roomy { spec, standing, added, is_short };
+        };
         let name = format!("more{added}");
         let gap = short.gaps.first().and_then(|gap| gap.site.clone());
         let site = match service.spread {
@@ -110,8 +124,8 @@ fn with_room(spec: &Spec, service: &ServiceSpec) -> (Spec, u32) {
         };
         let rack = has_racks.then(|| name.clone());
         spec.nodes.insert(name.as_str().into(), NodeSpec { rack, site, voter: Some(false), slots: None, ..like });
+        added += 1;
     }
-    (spec, wanted(service) + 1)
 }
 
 /// What a service survives by itself, by trying: every domain of its level alone, then every pair.

@@ -59,14 +59,14 @@ fn set(text: &str) -> Result<Edit, String> {
 
 /// What questions take away from a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
+pub struct Missing {
     /// Nodes, with all that is on them.
     pub nodes: BTreeSet<NodeName>,
     /// Single instances.
     pub instances: Vec<(ServiceId, NodeName)>,
 }
 
-impl Losses {
+impl Missing {
     /// What is lost, in the terms of a file.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ mod tests {
         let text = "cluster = \"t\"\n[nodes]\nn1 = { addr = \"10.0.0.1\", rack = \"a\" }\nn2 = { addr = \"10.0.0.2\", rack = \"a\" }\n\
                     [app.web]\nrun = [\"/web\"]\n";
         let spec = backstay_spec::parse("t", text).spec.unwrap();
-        let losses = |text: &str| Losses::of(&spec, [&text.parse().unwrap()]);
+        let losses = |text: &str| Missing::of(&spec, [&text.parse().unwrap()]);
         assert_eq!(losses("rack a").unwrap().nodes.len(), 2);
         assert_eq!(losses("app.web@n1").unwrap().instances, [(ServiceId::app("web"), "n1".into())]);
         assert_eq!(losses("rack b"), Err("there is no rack b; there are a".to_owned()));

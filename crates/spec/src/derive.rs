@@ -71,11 +71,6 @@ impl Spec {
         (!is_witness, in_site, in_rack, name.clone())
     }
 
-    /// How many instances the model of a service asks for, over all its sites.
-    pub fn instances_wanted(&self, service: &ServiceSpec) -> u32 {
-        service.instances_per_site().saturating_mul(u32::try_from(service.sites.len().max(1)).unwrap_or(u32::MAX))
-    }
-
     /// Which entry of `[nodes]` a machine with these addresses is.
     ///
     /// # Errors
@@ -126,6 +121,11 @@ impl Spec {
 }
 
 impl ServiceSpec {
+    /// How many instances the model asks for, over all sites.
+    pub fn instances_wanted(&self) -> u32 {
+        self.instances_per_site().saturating_mul(u32::try_from(self.sites.len().max(1)).unwrap_or(u32::MAX))
+    }
+
     /// How many instances the model asks for in one site (or in all, when the service names no sites).
     pub fn instances_per_site(&self) -> u32 {
         let n = self.need;

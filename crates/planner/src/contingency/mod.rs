@@ -10,7 +10,7 @@ mod system;
 mod thing;
 mod times;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use backstay_spec::Spec;
 use serde::Serialize;
 
 pub(crate) use self::system::sync_standbys;
-use self::system::{NodeNo, PartKind, System};
+use self::system::{NodeNo, Part, PartKind, System, Verdict};
 pub use self::thing::Thing;
 pub use self::times::{ejection, takeover, takeover_of_database};
 use crate::standing::Standing;
@@ -267,21 +267,14 @@ fn repository_failure(name: &str) -> Contingency {
 fn fatal_pairs(system: &System, singles: &[Contingency]) -> BTreeSet<Pair> {
     let borne = |domain: &u32| singles.get(*domain as usize).is_some_and(|single| single.effect == Effect::Holds);
     let voting: Vec<u32> = voting_domains(system).into_iter().filter(borne).collect();
-    let breaks_quorum: BTreeMap<(u32, u32), bool> = pairs(&voting)
-        .map(|(a, b)| ((a, b), !system.has_quorum_without(&|node| is_in(system, node, a) || is_in(system, node, b))))
-        .collect();
-    let single_breaks: BTreeSet<u32> =
-        voting.iter().filter(|d| !system.has_quorum_without(&|node| is_in(system, node, **d))).copied().collect();
     let mut fatal: BTreeSet<(u32, u32)> = BTreeSet::new();
     for part in 0..system.parts.len() {
         for (a, b) in candidate_pairs(system, part, &voting, &borne) {
             if fatal.contains(&(a, b)) {
                 continue;
             }
-            let broken = breaks_quorum.get(&(a, b)).copied().unwrap_or(false);
-            let quorum = !broken && !single_breaks.contains(&a) && !single_breaks.contains(&b);
-            let lost = |node: NodeNo| is_in(system, node, a) || is_in(system, node, b);
-            if system.parts[part].verdict(&lost, true, quorum).effect > Effect::Holds && !is_nested(system, a, b) {
+            let falls = verdict_without_both(system, &system.parts[part], a, b).effect > Effect::Holds;
+            if falls && !is_nested(system, a, b) {
                 fatal.insert((a, b));
             }
         }
@@ -295,9 +288,13 @@ pub fn pair_fells(spec: &Spec, standing: &Standing, pair: &Pair, part: &str) -> 
     let system = System::new(spec, standing);
     let number = |thing: &Thing| (0..).zip(&system.domains).find(|(_, (known, _))| known == thing).map(|(at, _)| at);
     let (Some(a), Some(b)) = (number(&pair.0), number(&pair.1)) else { return false };
-    let lost = |node: NodeNo| is_in(&system, node, a) || is_in(&system, node, b);
-    let quorum = system.has_quorum_without(&lost);
-    system.parts.iter().any(|one| one.name == part && one.verdict(&lost, true, quorum).effect > Effect::Holds)
+    let mut parts = system.parts.iter().filter(|one| one.name == part);
+    parts.any(|part| verdict_without_both(&system, part, a, b).effect > Effect::Holds)
+}
+
+fn verdict_without_both(system: &System, part: &Part, a: u32, b: u32) -> Verdict {
+    let lost = |node: NodeNo| is_in(system, node, a) || is_in(system, node, b);
+    part.verdict(&lost, true, system.has_quorum_without(&lost))
 }
 
 /// Pairs that could matter to a part. An address could be on any node, so that only the quorum matters to it, and pairs that

@@ -6,7 +6,7 @@ use super::cost::Cost;
 use super::problem::{Blocks, Group, Problem};
 use super::share::Picks;
 use super::shortage::{Cause, Gap, NAMED_MAX, Shortage};
-use super::{Demand, Placement, wanted};
+use super::{Demand, Placement};
 use crate::topology::NodeNo;
 
 /// What was found, in words; `alone` has what each group would have got without the others.
@@ -33,7 +33,7 @@ pub(super) fn answer(problem: &Problem<'_>, demands: &[Demand<'_>], alone: &Pick
         nodes.iter().for_each(|node| instances[*node as usize] += 1);
         if !gaps.is_empty() {
             let (placed, level) = (counted_in_all, demand.service.spread);
-            let short = Shortage { placed, wanted: wanted(demand.service), level, gaps };
+            let short = Shortage { placed, wanted: demand.service.instances_wanted(), level, gaps };
             placement.short.insert(demand.service.id.clone(), short);
         }
         let names = nodes.into_iter().map(|node| problem.topology.name(node).clone());

@@ -115,16 +115,11 @@ fn each_alone(problem: &mut Problem<'_>) -> (Picks, Room) {
     (picks, room)
 }
 
-/// How many instances a service's model asks for, over all its sites.
-pub fn wanted(service: &ServiceSpec) -> u32 {
-    service.instances_per_site().saturating_mul(u32::try_from(service.sites.len().max(1)).unwrap_or(u32::MAX))
-}
-
-/// How many of its instances carry traffic.
+/// How many of a service's instances carry traffic.
 pub fn wanted_active(service: &ServiceSpec) -> u32 {
     match service.mode {
         Mode::ActivePassive => service.need,
-        Mode::ActiveActive => wanted(service),
+        Mode::ActiveActive => service.instances_wanted(),
     }
 }
 

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::seconds;
 use crate::contingency::{ejection, sync_standbys, takeover};
-use crate::place::wanted;
 
 /// One value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +47,7 @@ pub(super) fn derived(spec: &Spec) -> Vec<Derived> {
         let (id, sites) = (&service.id, service.sites.len());
         let within = if sites > 0 { format!(", in each of {sites} sites") } else { String::new() };
         let because = format!("need {} and {}{within}", service.need, service.redundancy);
-        say(format!("{id}.instances"), wanted(service).to_string(), because);
+        say(format!("{id}.instances"), service.instances_wanted().to_string(), because);
         let because = match service.spread == spec.goal.survive {
             true => format!("goal.survive = \"{}\"", spec.goal.survive),
             false => "stated, or what a model inside each of several sites has without it".to_owned(),
@@ -59,7 +58,7 @@ pub(super) fn derived(spec: &Spec) -> Vec<Derived> {
             say(format!("{id}.sync"), format!("any {}", sync_standbys(spec, service)), because);
         }
         if service.mode == Mode::ActiveActive {
-            let (need, wanted) = (service.need, wanted(service));
+            let (need, wanted) = (service.need, service.instances_wanted());
             let share = Duration::from_millis(u64::from(1000 * need / wanted.max(1))).as_millis() / 10;
             say(
                 format!("{id}.load"),

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::contingency::{Contingencies, Contingency, Effect, Pair, Thing, assess};
 use crate::forecast::{Forecast, Forecaster};
-use crate::place::{Cause, Gap, Placement, Shortage, Topology, sets, wanted};
+use crate::place::{Cause, Gap, Placement, Shortage, Topology, sets};
 use crate::standing::Standing;
 
 pub use self::derived::Derived;
@@ -209,11 +209,12 @@ fn failure(spec: &Spec, single: &Contingency, proofs: &BTreeMap<Thing, Proof>) -
         what: what_happens(single),
         parts: parts.collect(),
     };
-    if let (Some(reasoned), Some(proof)) = (told.outage_ms, proofs.get(&single.thing)) {
+    let measured = proofs.get(&single.thing).map(|proof| millis(proof.outage));
+    if let (Some(reasoned), Some(measured)) = (told.outage_ms, measured) {
         // What was measured counts where it was worse than what is promised.
-        told.outage_ms = Some(reasoned.max(millis(proof.outage)));
+        told.outage_ms = Some(reasoned.max(measured));
     }
-    told.breach = breach(spec, &told);
+    told.breach = breach(spec, &told, measured);
     told
 }
 
@@ -245,7 +246,7 @@ fn what_happens(single: &Contingency) -> String {
 }
 
 /// Why a failure breaks the promise; none when it does not, or when nothing is promised about it.
-fn breach(spec: &Spec, failure: &Failure) -> Option<String> {
+fn breach(spec: &Spec, failure: &Failure, measured_ms: Option<u64>) -> Option<String> {
     if !failure.promised {
         return None;
     }
@@ -255,14 +256,13 @@ fn breach(spec: &Spec, failure: &Failure) -> Option<String> {
     if let Some(part) = serving().find(|part| part.effect > Effect::Holds) {
         return Some(format!("{domain} lost: {}: {}", part.name, part.how));
     }
+    let bound = millis(spec.goal.max_outage);
     let longest = serving().filter_map(|part| Some((part.outage_ms?, part))).max_by_key(|(outage, _)| *outage);
-    if let Some((outage, part)) = longest.filter(|(outage, _)| *outage > millis(spec.goal.max_outage)) {
+    if let Some((outage, part)) = longest.filter(|(outage, _)| *outage > bound) {
         let (outage, bound) = (seconds(Duration::from_millis(outage)), duration_text(spec.goal.max_outage));
         return Some(format!("{domain} lost: {} is away for {outage}, more than {bound}", part.name));
     }
-    let bound = millis(spec.goal.max_outage);
-    if let Some(measured) = failure.outage_ms.filter(|outage| *outage > bound && failure.proof.starts_with("measured "))
-    {
+    if let Some(measured) = measured_ms.filter(|measured| *measured > bound) {
         return Some(format!("{domain} lost: away for {}, as measured", seconds(Duration::from_millis(measured))));
     }
     if failure.loss_bytes != Some(0) && spec.goal.max_loss == MaxLoss::Zero {
@@ -315,7 +315,7 @@ fn service_plan(
         name: service.id.clone(),
         model: service.redundancy.to_string(),
         instances: nodes.len() as u32,
-        wanted: wanted(service),
+        wanted: service.instances_wanted(),
         holds: sets.is_some(),
         sets: sets
             .filter(|_| matches!(service.redundancy, Redundancy::TwoN | Redundancy::TwoNPlus1))

@@ -1,7 +1,7 @@
 //! Redundancy returns: once faults have ended, every service has the instances of its model, every role its holder.
 
 use backstay_model::{InstanceState, NodeName, Role, RoleKey};
-use backstay_planner::{wanted, wanted_active};
+use backstay_planner::wanted_active;
 use backstay_spec::ServiceSpec;
 
 use crate::world::World;
@@ -54,7 +54,7 @@ pub(crate) fn missing(world: &World) -> Option<String> {
 /// How many instances the model asks for and the nodes allow; where domains run out they are doubled up.
 fn placeable(world: &World, service: &ServiceSpec) -> usize {
     let carriers = world.spec.nodes.values().filter(|node| !node.witness).count();
-    (wanted(service) as usize).min(carriers)
+    (service.instances_wanted() as usize).min(carriers)
 }
 
 fn unheld(world: &World, role: &RoleKey, holder: Option<&NodeName>) -> Option<String> {

@@ -52,7 +52,7 @@ fn the_file_of_the_shop_is_taken_as_it_is() {
     assert_eq!(app.check.as_ref().unwrap().kind, CheckKind::Http("/up".to_owned()));
     let main = &spec.services[&"postgres.main".parse().unwrap()];
     assert!(main.exclusive);
-    assert_eq!(spec.instances_wanted(main), 3);
+    assert_eq!(main.instances_wanted(), 3);
     let read = &spec.listeners[&"db".into()].entries["read"];
     assert_eq!((read.proto, read.port), (Proto::Tcp, 5001));
     assert_eq!(read.to, Target::Standbys("postgres.main".parse().unwrap()));
@@ -147,7 +147,7 @@ fn models_are_counts() {
             "cluster = \"c\"\n[nodes]\na = {{ addr = \"::1\" }}\nb = {{ addr = \"::2\" }}\n[app.web]\nrun = [\"/web\"]\nneed = 2\nredundancy = \"{model}\"\n"
         );
         let spec = good(&text);
-        assert_eq!(spec.instances_wanted(&spec.services[&ServiceId::app("web")]), wanted, "{model}");
+        assert_eq!(spec.services[&ServiceId::app("web")].instances_wanted(), wanted, "{model}");
     }
 }
 

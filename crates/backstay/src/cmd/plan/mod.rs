@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backstay_planner::contingency::Thing;
 use backstay_planner::plan::{Measured, Plan, Remedy, plan, remedies};
-use backstay_planner::what_if::{Losses, WhatIf};
+use backstay_planner::what_if::{Missing, WhatIf};
 use backstay_planner::{Deadlock, Move, Placement, Places, Standing, Topology, moves};
 use backstay_spec::{Spec, edit};
 use serde_json::{Value, json};
@@ -37,11 +37,11 @@ pub fn run(args: &PlanArgs, output: Output) -> Answer {
             }
         }
     }
-    let losses = Losses::of(&scene.spec, lost).map_err(|why| Failure::usage("what-if", why))?;
+    let losses = Missing::of(&scene.spec, lost).map_err(|why| Failure::usage("what-if", why))?;
     let (standing, placement) = scene.standing(&losses);
     let plan = plan(&scene.spec, &standing, &placement, &scene.measured);
     // A change is advice for the file; while something is lost, mending it is the advice.
-    let is_whole = losses == Losses::default() && standing.down.is_empty() && plan.now.is_empty();
+    let is_whole = losses == Missing::default() && standing.down.is_empty() && plan.now.is_empty();
     let advice = if is_whole && !plan.goal_met { remedies(&scene.text, &scene.spec) } else { Vec::new() };
     let told = Told { plan, advice, moves: scene.moves(&placement), took: clock::boottime().saturating_sub(began) };
     output.result(&text::text(&told, &scene, args), answer(&told, &scene, args));
@@ -110,7 +110,7 @@ impl Scene {
     }
 
     /// Where everything stands once what is lost has been taken over.
-    fn standing(&self, losses: &Losses) -> (Standing, Placement) {
+    fn standing(&self, losses: &Missing) -> (Standing, Placement) {
         match &self.now {
             Some(now) if losses.nodes.is_empty() => {
                 let (_, placement) = Standing::planned(&self.spec, &now.down);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use backstay_model::NodeName;
-use backstay_planner::{Demand, Placement, Topology, place, sets, wanted};
+use backstay_planner::{Demand, Placement, Topology, place, sets};
 use backstay_spec::{Redundancy, ServiceSpec};
 
 use super::brute::{CROWDING, add, choices, counted, inside, scopes, worth_in_all};
@@ -44,7 +44,7 @@ fn nothing_better_exists() {
         }
         assert_eq!(found, best, "seed {seed}: {:?} of {service:#?}\n{demand:#?}\n{topology:#?}", nodes);
 
-        let missing = wanted(&service) as i64 + best[1];
+        let missing = service.instances_wanted() as i64 + best[1];
         match placement.short.get(&service.id) {
             None => assert_eq!(missing, 0, "seed {seed}"),
             Some(shortage) => {
