@@ -37,6 +37,19 @@ pub struct Forecast {
     pub improves: Vec<Elasticity>,
 }
 
+impl Forecast {
+    /// The band around [`Self::with_store_min_per_year`]: that of the instances, with the store's minutes as they are
+    /// expected.
+    pub fn band_with_store(&self) -> Option<Band> {
+        let store = self.with_store_min_per_year - self.prediction.downtime_min_per_year;
+        self.band.map(|band| Band {
+            low_min_per_year: band.low_min_per_year + store,
+            median_min_per_year: band.median_min_per_year + store,
+            high_min_per_year: band.high_min_per_year + store,
+        })
+    }
+}
+
 /// The domains of a file, for predictions.
 pub struct Forecaster<'a> {
     spec: &'a Spec,

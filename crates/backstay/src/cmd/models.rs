@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 
+use backstay_planner::forecast::Forecast;
 use backstay_planner::models::{Row, models};
 use backstay_planner::predict::HOURS_PER_YEAR;
 use backstay_spec::Spec;
@@ -63,7 +64,7 @@ fn text(service: &str, spec: &Spec, rows: &[Row]) -> String {
         let mark = if row.is_declared { '*' } else { ' ' };
         let forecast = row.forecast.as_ref();
         let year = row.minutes_per_year.map_or_else(|| "never up".to_owned(), minutes);
-        let band = forecast.and_then(|forecast| forecast.band);
+        let band = forecast.and_then(Forecast::band_with_store);
         let band = band
             .map_or_else(String::new, |b| format!("{}–{}", minutes(b.low_min_per_year), minutes(b.high_min_per_year)));
         let outages = forecast.map_or_else(String::new, |forecast| minutes(forecast.prediction.outages_per_year));
@@ -104,7 +105,8 @@ fn plot(rows: &[Row]) -> String {
     let mut text = String::new();
     for row in rows {
         let Some(year) = row.minutes_per_year else { continue };
-        let high = row.forecast.as_ref().and_then(|forecast| forecast.band).map_or(year, |band| band.high_min_per_year);
+        let high =
+            row.forecast.as_ref().and_then(Forecast::band_with_store).map_or(year, |band| band.high_min_per_year);
         let (bar, tail) = ((place(year) * WIDTH) as usize, (place(high.max(year)) * WIDTH) as usize);
         let _ = writeln!(
             text,
@@ -150,7 +152,7 @@ fn svg(service: &str, rows: &[Row]) -> String {
         let bar = place(year) * span;
         let fill = if row.fits { "#3b6ea5" } else { "#a9bdd3" };
         let _ = writeln!(svg, "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{bar:.1}\" height=\"22\" fill=\"{fill}\"/>");
-        if let Some(band) = row.forecast.as_ref().and_then(|forecast| forecast.band) {
+        if let Some(band) = row.forecast.as_ref().and_then(Forecast::band_with_store) {
             let (low, high) = (LEFT + place(band.low_min_per_year) * span, LEFT + place(band.high_min_per_year) * span);
             let middle = y + 11.0;
             let _ = writeln!(

@@ -31,6 +31,9 @@ fn an_exclusive_service_also_needs_the_store() {
     let store = Forecaster::new(&three, &[]).unwrap().store_min_per_year();
     assert!(store > 0.0 && (jobs.with_store_min_per_year - jobs.prediction.downtime_min_per_year - store).abs() < 1e-9);
     assert_eq!(web.with_store_min_per_year, web.prediction.downtime_min_per_year);
+    let (alone, whole) = (jobs.band.unwrap(), jobs.band_with_store().unwrap());
+    assert!((whole.low_min_per_year - alone.low_min_per_year - store).abs() < 1e-9);
+    assert!((whole.high_min_per_year - alone.high_min_per_year - store).abs() < 1e-9);
     let mut two = three.clone();
     two.nodes.remove(&"n3".into());
     let alone = Forecaster::new(&two, &[]).unwrap().store_min_per_year();

@@ -160,7 +160,7 @@ fn services(text: &mut String, plan: &Plan, all: bool) {
             let _ = writeln!(text, "{name:width$}  {:5}  {instances:>9}  {:>12}", service.model, "never up");
             continue;
         };
-        let band = forecast.band.map_or_else(String::new, |band| {
+        let band = forecast.band_with_store().map_or_else(String::new, |band| {
             format!("{}–{}", minutes(band.low_min_per_year), minutes(band.high_min_per_year))
         });
         let improve = forecast.improves.first().map_or_else(String::new, |best| best.parameter.to_string());
