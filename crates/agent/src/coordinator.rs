@@ -216,6 +216,8 @@ impl Coordinator {
             goal_age: now.since(reading.goal_read_at),
             sessions: reading.sessions.clone(),
             grants: reading.grants_only(),
+            promises: BTreeMap::new(),
+            published: BTreeMap::new(),
             observations: spec.nodes.keys().map(|name| (name.clone(), fact(name))).collect(),
             drains: reading.drains.clone(),
             switchovers: reading.switchovers.iter().map(|(s, (node, _))| (s.clone(), node.clone())).collect(),

@@ -2,7 +2,7 @@
 //!
 //! It holds no opinion: `next_steps` says what this node owes to the goal, and each step is one arm of one match.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,6 +223,7 @@ impl Cycle {
             instances: instances.collect(),
             addresses: addresses.collect(),
             balancer_up: forwarding.is_up(),
+            suspects: BTreeSet::new(),
             notes: self.notes(reading, &forwarding),
         }
     }
@@ -278,7 +279,9 @@ impl Cycle {
         let local = Local { node: &self.node, session, grants: &grants, seen, runs_until: &runs_until };
         for step in next_steps(&reading.goal, &local) {
             match step {
-                Step::TakeGrant { role, token } => hands.grants.take(reading, session, role, token),
+                Step::TakeGrant { role, token, instead_of } => {
+                    hands.grants.take(reading, session, role, token, instead_of);
+                }
                 Step::ReleaseGrant { role, token } => hands.grants.release(reading, role, token),
                 Step::Start { service, role, token, generation } => {
                     hands.order(&service, Order::Run { role, token, generation });
@@ -286,6 +289,8 @@ impl Cycle {
                 Step::Stop { service } => hands.order(&service, Order::Stop),
                 Step::Bind { listener, token } => drop(hands.addresses.insert(listener, token)),
                 Step::Unbind { listener } => drop(hands.addresses.remove(&listener)),
+                // Steps of replicated databases: a file that declares one is refused before there is an agent.
+                Step::Follow { .. } | Step::Promise { .. } | Step::Sync { .. } => {}
             }
         }
     }

@@ -33,11 +33,13 @@ impl Grants {
     }
 
     /// Takes a grant if the role is free, our session alive and the goal still the one that names us.
-    pub fn take(&mut self, reading: &Reading, session: u64, role: RoleKey, token: Token) {
+    pub fn take(&mut self, reading: &Reading, session: u64, role: RoleKey, token: Token, instead_of: Option<Token>) {
         let key = role.store_key();
         let grant = Grant { holder: self.node.clone(), session, token };
+        let covered = reading.grants.get(&role).filter(|(grant, _)| Some(grant.token) == instead_of);
+        let replaced = covered.map_or(0, |(_, revision)| *revision);
         let compares = vec![
-            Compare::Revision { key: key.clone(), revision: 0 },
+            Compare::Revision { key: key.clone(), revision: replaced },
             Compare::Revision { key: GOAL_KEY.to_owned(), revision: reading.goal_revision },
             Compare::SessionAlive { session },
         ];

@@ -238,6 +238,7 @@ fn not_looked_yet() -> InstanceObservation {
         pid: None,
         containment: None,
         trouble: None,
+        replica: None,
     }
 }
 
@@ -651,6 +652,7 @@ impl Keeper {
             pid: self.pid,
             containment: self.containment.clone(),
             trouble: self.trouble.clone().or(last_error.filter(|_| health == Health::Failing)),
+            replica: None,
         };
         let (failed_at, healthy_since, proof) = (self.failures.clone(), self.healthy_since, self.proof());
         let seen = Seen { said, failed_at, healthy_since, proof };

@@ -90,6 +90,7 @@ mod tests {
             instances: BTreeMap::new(),
             addresses: [("front".into(), address)].into(),
             balancer_up: true,
+            suspects: std::collections::BTreeSet::new(),
             notes: Vec::new(),
         }
     }

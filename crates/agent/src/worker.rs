@@ -323,6 +323,7 @@ fn nothing_seen(node: &NodeName, boot: &str) -> Observation {
         instances: BTreeMap::new(),
         addresses: BTreeMap::new(),
         balancer_up: false,
+        suspects: std::collections::BTreeSet::new(),
         notes: Vec::new(),
     }
 }

@@ -58,6 +58,8 @@ fn view<'a>(spec: &'a Spec, goal: &'a Goal, present: usize) -> View<'a> {
         goal_age: Duration::from_secs(60),
         sessions: names.iter().enumerate().map(session).collect(),
         grants: names.iter().enumerate().flat_map(|(id, name)| grants(goal, name, id as u64)).collect(),
+        promises: BTreeMap::new(),
+        published: BTreeMap::new(),
         observations: names.iter().map(fact).collect(),
         drains: BTreeSet::new(),
         switchovers: BTreeMap::new(),
@@ -84,6 +86,7 @@ fn report(node: &NodeName) -> Observation {
         instances: BTreeMap::new(),
         addresses: BTreeMap::new(),
         balancer_up: true,
+        suspects: BTreeSet::new(),
         notes: Vec::new(),
     }
 }

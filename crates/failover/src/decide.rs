@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use backstay_model::{Goal, Instant, NodeName, Reason, Subject};
 use backstay_planner::{Placement, Topology, place};
+use backstay_spec::Workload;
 
 use crate::view::View;
-use crate::{balanced, exclusive, members, room};
+use crate::{balanced, exclusive, members, replicated, room};
 
 /// What should be, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,8 +49,13 @@ pub fn decide(view: &View<'_>, now: Instant) -> Decision {
     }
 
     // 5. Who is primary: services of which only one may act. A move waits for the old holder's grant.
+    //    Of a database also whom its commits wait for, and which standby has everything that was acknowledged.
     for service in view.spec.services.values().filter(|service| service.exclusive) {
-        exclusive::revise_service(&mut draft, view, &members, service, &placement.nodes[&service.id]);
+        let placed = &placement.nodes[&service.id];
+        match service.workload {
+            Workload::App(_) => exclusive::revise_service(&mut draft, view, &members, service, placed),
+            Workload::Postgres(_) => replicated::revise(&mut draft, view, &members, service, placed),
+        }
     }
 
     // 6. Who holds each address: the same rules, after the primaries, to keep apart from them.

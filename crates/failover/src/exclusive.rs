@@ -19,7 +19,7 @@ use crate::view::View;
 
 /// A holder that was named and does not take its free grant within this time is passed over: its agent renews its session,
 /// but its hands hang or what it should run cannot start. As long as S5's `proof_within`.
-const TAKE_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const TAKE_WITHIN: Duration = Duration::from_secs(10);
 /// So many failures within a minute, and the fault is likely the node's: restarting there has had its chance.
 const FAILURES_TO_MOVE: u32 = 3;
 
@@ -159,7 +159,7 @@ fn candidates(
 
 /// The node that an operator chose: a new request if it can be met, else the standing one while that node is there. A node
 /// that is only silent is there: unknown moves nothing.
-fn choice(
+pub(crate) fn choice(
     draft: &mut Draft,
     view: &View<'_>,
     members: &Members,
@@ -192,7 +192,7 @@ fn choice(
 }
 
 /// The preferred node that the role returns to, once it has been whole long enough.
-fn failback(
+pub(crate) fn failback(
     draft: &mut Draft,
     members: &Members,
     service: &ServiceSpec,
@@ -222,7 +222,7 @@ fn primaries_behind(draft: &Draft, listener: &ListenerSpec) -> Vec<NodeName> {
     services.filter_map(|service| service.primary.as_ref()?.holder.clone()).collect()
 }
 
-fn say_placement(draft: &mut Draft, service: &ServiceSpec, before: &ServiceGoal, after: &ServiceGoal) {
+pub(crate) fn say_placement(draft: &mut Draft, service: &ServiceSpec, before: &ServiceGoal, after: &ServiceGoal) {
     for (node, instance) in after.instances.iter().filter(|(node, _)| !before.instances.contains_key(*node)) {
         let role = instance.role;
         draft.because(Reason::Placed { service: service.id.clone(), node: node.clone(), role });

@@ -11,9 +11,12 @@
 mod balanced;
 pub mod check;
 mod decide;
+pub mod detector;
 mod exclusive;
 mod members;
 mod next_step;
+mod replica_steps;
+mod replicated;
 mod room;
 mod view;
 

@@ -7,6 +7,8 @@ use backstay_model::{
     AddressState, Goal, Grant, InstanceState, ListenerName, NodeName, Observation, RoleKey, Step, Token,
 };
 
+use crate::replica_steps;
+
 /// What an agent knows of its own hold on things.
 #[derive(Clone, Debug)]
 pub struct Local<'a> {
@@ -35,6 +37,9 @@ pub fn next_steps(goal: &Goal, local: &Local<'_>) -> Vec<Step> {
     stop_what_is_unwanted(goal, local, &mut steps);
     for (id, service) in &goal.services {
         match &service.primary {
+            Some(_) if service.replicas.is_some() => {
+                replica_steps::owed(id, service, goal.generation, local, &mut steps);
+            }
             Some(primary) => {
                 let role = RoleKey::Service(id.clone());
                 let idle = seen_state(local, id).is_none_or(|(state, _)| is_idle(state));
@@ -86,7 +91,7 @@ fn enter(
         Some(_) => None,
         // Taken only by a node that runs nothing of it: what an older grant left must be gone first.
         None if idle => {
-            steps.push(Step::TakeGrant { role: role.clone(), token: goal.generation });
+            steps.push(Step::TakeGrant { role: role.clone(), token: goal.generation, instead_of: None });
             None
         }
         None => None,
@@ -100,6 +105,7 @@ fn stop_what_is_unwanted(goal: &Goal, local: &Local<'_>, steps: &mut Vec<Step>) 
             continue;
         }
         let wanted = goal.services.get(id).is_some_and(|service| match &service.primary {
+            Some(_) if service.replicas.is_some() => replica_steps::is_wanted(id, service, local, seen),
             Some(primary) => {
                 let grant = local.grants.get(&RoleKey::Service(id.clone()));
                 let ours =
@@ -136,7 +142,13 @@ fn release_what_is_over(goal: &Goal, local: &Local<'_>, steps: &mut Vec<Step>) {
             RoleKey::Service(id) => {
                 let primary = goal.services.get(id).and_then(|service| service.primary.as_ref());
                 let named = primary.is_some_and(|primary| primary.holder.as_ref() == Some(local.node));
-                (named, seen_state(local, id).is_none_or(|(state, _)| is_idle(state)))
+                let replicated = goal.services.get(id).is_some_and(|service| service.replicas.is_some());
+                let seen = local.seen.instances.get(id);
+                let idle = match replicated {
+                    true => !replica_steps::acts(id, local, seen),
+                    false => seen.is_none_or(|seen| is_idle(seen.state)),
+                };
+                (named, idle)
             }
             RoleKey::Address(name) => {
                 let named = goal.addresses.get(name).is_some_and(|a| a.role.holder.as_ref() == Some(local.node));
@@ -153,7 +165,7 @@ fn is_closed(local: &Local<'_>, name: &ListenerName) -> bool {
     local.seen.addresses.get(name).is_none_or(|state| *state == AddressState::Closed)
 }
 
-fn is_ours(grant: &Grant, local: &Local<'_>) -> bool {
+pub(crate) fn is_ours(grant: &Grant, local: &Local<'_>) -> bool {
     grant.holder == *local.node && grant.session == local.session
 }
 

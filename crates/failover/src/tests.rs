@@ -1,5 +1,6 @@
 //! Runs `scenarios/*.txt`: commands, `----`, what must come out. `REWRITE=1 cargo test -p backstay-failover` writes it anew.
 
+mod databases;
 mod world;
 
 use world::World;

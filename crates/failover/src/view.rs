@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backstay_model::{Fact, Goal, Grant, InstanceObservation, NodeName, Observation, RoleKey, ServiceId, Subject};
+use backstay_model::{
+    Fact, Goal, Grant, InstanceObservation, NodeName, Observation, Position, Promise, RoleKey, ServiceId, Subject,
+};
 use backstay_spec::Spec;
 
 /// All sightings, with the goal they are judged against.
@@ -23,6 +25,10 @@ pub struct View<'a> {
     pub sessions: BTreeMap<NodeName, Session>,
     /// Grants in force.
     pub grants: BTreeMap<RoleKey, Grant>,
+    /// What members of synchronous sets have promised, as the store has it.
+    pub promises: BTreeMap<(ServiceId, NodeName), Promise>,
+    /// Where each primary of an asynchronous database was when it last wrote that into the store.
+    pub published: BTreeMap<ServiceId, Position>,
     /// What each node last said. `Unknown` moves and stops nothing.
     pub observations: BTreeMap<NodeName, Fact<Observation>>,
     /// Nodes that an operator drains.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Generation, ListenerName, NodeName, ServiceId};
 use crate::observation::millis;
 use crate::reason::MoveCause;
+use crate::replica::ReplicaGoal;
 use crate::role::Role;
 
 /// What every agent should bring about. It names the world it wants, never acts.
@@ -36,6 +37,9 @@ pub struct ServiceGoal {
     pub primary: Option<RoleGoal>,
     /// A node that an operator chose; failback leaves it alone until it is lost.
     pub chosen: Option<NodeName>,
+    /// For a replicated database: whom commits wait for, and what is asked of whom while there is no primary.
+    #[serde(default)]
+    pub replicas: Option<ReplicaGoal>,
 }
 
 /// One instance.

@@ -1,12 +1,13 @@
 //! What one node saw of itself: sent whole, straight to the coordinator, newest wins. It never passes through the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, ListenerName, NodeName, ServiceId, Token};
+use crate::replica::ReplicaObservation;
 
 /// Something a View holds about the world: known, with its age, or not known at all. Unknown moves and stops nothing.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,9 @@ pub struct Observation {
     pub addresses: BTreeMap<ListenerName, AddressState>,
     /// The balancer answers.
     pub balancer_up: bool,
+    /// Nodes that this one's failure detector has not heard of late. It hurries what is safe anyway, and takes nothing.
+    #[serde(default)]
+    pub suspects: BTreeSet<NodeName>,
     /// Short sentences about trouble here that a person should read: a file that differs, a port that is taken.
     pub notes: Vec<String>,
 }
@@ -75,6 +79,9 @@ pub struct InstanceObservation {
     pub containment: Option<String>,
     /// Why it is not well, in a sentence.
     pub trouble: Option<String>,
+    /// For a replicated database: how far its copy is, and whom it follows.
+    #[serde(default)]
+    pub replica: Option<ReplicaObservation>,
 }
 
 /// What an instance is doing.

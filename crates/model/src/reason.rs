@@ -53,6 +53,8 @@ pub enum MoveCause {
     NotAllowed,
     /// The address makes room for a primary on the same node.
     KeepApart,
+    /// The last primary is here after all, and has everything.
+    Returned,
 }
 
 impl fmt::Display for MoveCause {
@@ -67,6 +69,7 @@ impl fmt::Display for MoveCause {
             Self::Failback => "failback: the preferred node is whole and steady",
             Self::NotAllowed => "the file no longer places it there",
             Self::KeepApart => "kept apart from a primary on the same node",
+            Self::Returned => "the last primary is here and has everything",
         })
     }
 }
@@ -172,6 +175,53 @@ pub enum Reason {
         holder: NodeName,
         /// Under which token.
         token: Token,
+    },
+    /// Nobody is primary: the members of the synchronous set are asked to follow nothing older any more.
+    PromisesAsked {
+        /// Which role.
+        role: RoleKey,
+        /// So many promises make certain who has every acknowledged write.
+        needed: u32,
+        /// Why there is no primary.
+        cause: MoveCause,
+    },
+    /// There are too few promises to tell who has every acknowledged write, or whoever has them is not here.
+    PromisesMissing {
+        /// Which role.
+        role: RoleKey,
+        /// Promises so far.
+        promised: u32,
+        /// So many are needed.
+        needed: u32,
+    },
+    /// Commits wait for other standbys than before.
+    WaitsFor {
+        /// Which role.
+        role: RoleKey,
+        /// Standbys whose acknowledgement counts.
+        members: Vec<NodeName>,
+        /// How many of them must acknowledge.
+        k: u32,
+    },
+    /// Nobody takes over: the furthest copy lacks more than the file allows to lose.
+    WouldLose {
+        /// Which role.
+        role: RoleKey,
+        /// The furthest copy.
+        node: NodeName,
+        /// What it lacks of the last position that the primary wrote into the store.
+        bytes: u64,
+        /// What may be lost.
+        bound: u64,
+    },
+    /// The furthest copy takes over and lacks this much, which the file allows.
+    Loses {
+        /// Which role.
+        role: RoleKey,
+        /// Who takes over.
+        node: NodeName,
+        /// What is lost of the last position that the primary wrote into the store.
+        bytes: u64,
     },
     /// An instance goes to another node once there is a free slot.
     WaitsForRoom {
@@ -285,6 +335,10 @@ pub enum WhyNot {
     NoBalancer,
     /// Its balancer cannot bind the address.
     CannotBind,
+    /// Its copy is not whole, or it does not stream from the primary.
+    Behind,
+    /// The file says that it is never primary.
+    NoPrimary,
 }
 
 impl fmt::Display for WhyNot {
@@ -300,6 +354,8 @@ impl fmt::Display for WhyNot {
             Self::NotInFile => "it is not in the file",
             Self::NoBalancer => "its balancer does not answer",
             Self::CannotBind => "its balancer cannot bind the address",
+            Self::Behind => "its copy is not whole, or does not stream from the primary",
+            Self::NoPrimary => "the file says that it is never primary",
         })
     }
 }
@@ -328,7 +384,13 @@ impl Reason {
                 role(r).into_iter().chain([node(from), node(to)]).collect()
             }
             Self::WaitingForGrant { role: r, holder, .. } => role(r).into_iter().chain([node(holder)]).collect(),
-            Self::NoCandidate { role: r } => role(r).into_iter().collect(),
+            Self::NoCandidate { role: r }
+            | Self::PromisesAsked { role: r, .. }
+            | Self::PromisesMissing { role: r, .. } => role(r).into_iter().collect(),
+            Self::WaitsFor { role: r, members, .. } => role(r).into_iter().chain(members.iter().map(node)).collect(),
+            Self::WouldLose { role: r, node: n, .. } | Self::Loses { role: r, node: n, .. } => {
+                role(r).into_iter().chain([node(n)]).collect()
+            }
             Self::PassedOver { subject, node: n, .. }
             | Self::FailbackWaits { subject, node: n, .. }
             | Self::Chosen { subject, node: n }
@@ -351,6 +413,9 @@ impl Reason {
                 | Self::RoleChanged { .. }
                 | Self::HolderNamed { .. }
                 | Self::HolderAsked { .. }
+                | Self::PromisesAsked { .. }
+                | Self::WaitsFor { .. }
+                | Self::Loses { .. }
                 | Self::ServesAgain { .. }
                 | Self::Chosen { .. }
                 | Self::ChoiceEnded { .. }
@@ -389,6 +454,27 @@ impl fmt::Display for Reason {
             }
             Self::WaitingForGrant { role, holder, token } => {
                 write!(f, "{role} waits: {holder} still holds its grant (token {token})")
+            }
+            Self::PromisesAsked { role, needed, cause } => {
+                write!(f, "{role} has no primary and asks its synchronous standbys for {needed} promises: {cause}")
+            }
+            Self::PromisesMissing { role, promised, needed } => write!(
+                f,
+                "{role} has {promised} of the {needed} promises that tell who has every acknowledged write, or nobody here has them"
+            ),
+            Self::WaitsFor { role, members, k } => {
+                write!(
+                    f,
+                    "commits of {role} wait for {k} of: {}",
+                    if members.is_empty() { "nobody".to_owned() } else { list(members) }
+                )
+            }
+            Self::WouldLose { role, node, bytes, bound } => write!(
+                f,
+                "{role} does not go to {node}, the furthest copy: {bytes} bytes would be lost, and {bound} may be"
+            ),
+            Self::Loses { role, node, bytes } => {
+                write!(f, "{role} goes to {node} without {bytes} bytes, which the file allows")
             }
             Self::WaitsForRoom { service, to } => write!(f, "{service} waits for a free slot on {to}"),
             Self::NoCandidate { role } => write!(f, "{role} has no node that may hold it now"),

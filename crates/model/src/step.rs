@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Generation, ListenerName, RoleKey, ServiceId, Token};
+use crate::ids::{Generation, ListenerName, NodeName, RoleKey, ServiceId, Token};
+use crate::replica::SyncRule;
 use crate::role::Role;
 
 /// One idempotent act on one node, stamped with the goal it serves.
@@ -14,6 +15,8 @@ pub enum Step {
         role: RoleKey,
         /// The token it will carry.
         token: Token,
+        /// The grant of another that it replaces: promises cover it (S4). None: only a free role is taken.
+        instead_of: Option<Token>,
     },
     /// Give the grant back: nothing of the role is left running here.
     ReleaseGrant {
@@ -37,6 +40,32 @@ pub enum Step {
     Stop {
         /// Which service.
         service: ServiceId,
+    },
+    /// Make sure that a standby streams from this primary, and from nobody else.
+    Follow {
+        /// Which service.
+        service: ServiceId,
+        /// The primary.
+        upstream: NodeName,
+        /// Under which token it is primary.
+        token: Token,
+        /// The goal that says so: a standby that promised a newer one does not follow.
+        generation: Generation,
+    },
+    /// Promise to follow nothing older than this goal: clear the upstream on disk, see the receiver gone, then write position
+    /// and goal to the store, in this order.
+    Promise {
+        /// Which service.
+        service: ServiceId,
+        /// The goal that asks.
+        generation: Generation,
+    },
+    /// Make sure that the primary's commits wait for these.
+    Sync {
+        /// Which service.
+        service: ServiceId,
+        /// Whom to wait for.
+        rule: SyncRule,
     },
     /// Bind a listener's address here.
     Bind {

@@ -350,6 +350,7 @@ impl World {
                 pid: None,
                 containment: None,
                 trouble: None,
+                replica: None,
             };
             instances.insert(id.clone(), seen);
         }
@@ -371,6 +372,7 @@ impl World {
             instances,
             addresses,
             balancer_up: node.balancer_up,
+            suspects: std::collections::BTreeSet::new(),
             notes: Vec::new(),
         }
     }
@@ -430,7 +432,7 @@ impl World {
 
     fn take(&mut self, n: usize, step: &Step) {
         match step {
-            Step::TakeGrant { role, token } => self.take_grant(n, role, *token),
+            Step::TakeGrant { role, token, instead_of } => self.take_grant(n, role, *token, *instead_of),
             Step::ReleaseGrant { role, .. } => self.release_grant(n, role),
             Step::Start { service, token, .. } => self.start_instance(n, service, *token),
             Step::Stop { service } => {
@@ -441,6 +443,7 @@ impl World {
             }
             Step::Bind { listener, token } => self.bind(n, listener, *token),
             Step::Unbind { listener } => self.unbind(n, listener),
+            Step::Follow { .. } | Step::Promise { .. } | Step::Sync { .. } => {}
         }
     }
 
@@ -456,14 +459,16 @@ impl World {
         Some(index)
     }
 
-    fn take_grant(&mut self, n: usize, role: &RoleKey, token: Token) {
+    fn take_grant(&mut self, n: usize, role: &RoleKey, token: Token, instead_of: Option<Token>) {
         let Some(index) = self.asks_now(n, role) else { return };
         let Some(agent) = &self.nodes[n].agent else { return };
         let (session, sent, key) = (self.nodes[n].disk.session, self.sent(n), self.keys[index].clone());
         let goal = Compare::Revision { key: crate::store::GOAL_KEY.to_owned(), revision: agent.view.goal_revision };
         let mut compares = vec![goal, Compare::SessionAlive { session }];
         if self.mutant != Some(Mutant::GrantTakenBlindly) {
-            compares.push(Compare::Revision { key: key.clone(), revision: 0 });
+            let replaced = agent.view.grants.get(role).filter(|grant| Some(grant.token) == instead_of);
+            let revision = replaced.map_or(0, |_| agent.view.grant_revisions[index]);
+            compares.push(Compare::Revision { key: key.clone(), revision });
         }
         let put = Op::Put { key, value: encode_grant(n, session, token), session: Some(session) };
         let txn = Txn { compares, then: vec![put], otherwise: Vec::new() };

@@ -119,6 +119,8 @@ impl World {
             goal_age: Duration::from_nanos(reading.saturating_sub(agent.view.goal_seen_at)),
             sessions,
             grants: agent.view.grants.clone(),
+            promises: BTreeMap::new(),
+            published: BTreeMap::new(),
             observations,
             drains: self.drains.clone(),
             switchovers: self.switchovers.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backstay_model::{
     AddressState, Fact, Goal, Grant, Health, InstanceObservation, InstanceState, Instant, NodeName, Observation,
-    RoleKey, ServiceId, Step, Subject,
+    ReplicaGoal, RoleKey, ServiceId, Step, Subject, SyncRule,
 };
 use backstay_spec::Spec;
 
@@ -18,16 +18,18 @@ pub struct World {
     spec: Option<Spec>,
     now: Instant,
     adopted_at: Instant,
-    goal: Goal,
+    pub(super) goal: Goal,
     sessions: BTreeMap<NodeName, Session>,
-    grants: BTreeMap<RoleKey, Grant>,
-    reports: BTreeMap<NodeName, Observation>,
+    pub(super) grants: BTreeMap<RoleKey, Grant>,
+    pub(super) reports: BTreeMap<NodeName, Observation>,
     silent: BTreeSet<NodeName>,
     drains: BTreeSet<NodeName>,
     switchovers: BTreeMap<Subject, NodeName>,
     unsettled: bool,
     sessions_opened: u64,
     output: String,
+    pub(super) promises: BTreeMap<(ServiceId, NodeName), backstay_model::Promise>,
+    pub(super) disks: super::databases::Disks,
 }
 
 impl World {
@@ -57,6 +59,18 @@ impl World {
                 let failed = AddressState::Failed("address in use".to_owned());
                 self.report(node).addresses.insert((*listener).into(), failed);
             }
+            ["write", service, bytes] => self.write(service, bytes),
+            ["lags", node, service] => self.lags(node, service),
+            ["suspect", node, "by", observers @ ..] => {
+                for observer in observers {
+                    self.report(observer).suspects.insert(NodeName::from(*node));
+                }
+            }
+            ["cleared", node] => {
+                self.reports
+                    .values_mut()
+                    .for_each(|report| report.suspects.retain(|suspect| suspect.as_str() != *node));
+            }
             ["unsettled"] => self.unsettled = true,
             ["settled"] => self.unsettled = false,
             ["tick", time] => self.tick(parse_duration(time)),
@@ -81,14 +95,17 @@ impl World {
             instances: BTreeMap::new(),
             addresses: BTreeMap::new(),
             balancer_up: true,
+            suspects: BTreeSet::new(),
             notes: Vec::new(),
         };
-        self.reports.insert(name, report);
+        self.reports.insert(name.clone(), report);
+        self.find_copies(&name);
     }
 
     /// The session ends, and with it the grants leased to it.
     fn down(&mut self, node: &str) {
         let name = NodeName::from(node);
+        self.leave_copies(&name);
         self.sessions.remove(&name);
         self.reports.remove(&name);
         self.grants.retain(|_, grant| grant.holder != name);
@@ -136,6 +153,8 @@ impl World {
             goal_age: self.now.since(self.adopted_at),
             sessions: self.sessions.clone(),
             grants: self.grants.clone(),
+            promises: self.promises.clone(),
+            published: BTreeMap::new(),
             observations: heard.map(|(n, o)| (n.clone(), Fact::Known { value: o.clone(), age })).collect(),
             drains: self.drains.clone(),
             switchovers: self.switchovers.clone(),
@@ -177,6 +196,7 @@ impl World {
             }
             let held = self.grants.iter().filter(|(_, grant)| grant.holder == node);
             let runs_until = held.map(|(role, grant)| (role.clone(), Hold { token: grant.token })).collect();
+            self.report(node.as_str()).generation = self.goal.generation;
             let seen = self.reports[&node].clone();
             let local = Local {
                 node: &node,
@@ -198,11 +218,19 @@ impl World {
 
     /// One step of one node; false if it changes nothing.
     fn take(&mut self, node: &NodeName, session: u64, step: &Step) -> bool {
+        let database = |id: &ServiceId| self.goal.services.get(id).is_some_and(|service| service.replicas.is_some());
+        match step {
+            Step::Start { service, .. } if database(service) => return self.take_of_database(node, step),
+            Step::Follow { .. } | Step::Promise { .. } | Step::Sync { .. } => return self.take_of_database(node, step),
+            _ => {}
+        }
         let report = self.reports.get_mut(node).expect("the node is up");
         match step {
-            Step::TakeGrant { role, token } => {
+            Step::TakeGrant { role, token, instead_of } => {
                 let grant = Grant { holder: node.clone(), session, token: *token };
-                self.grants.entry(role.clone()).or_insert(grant);
+                if self.grants.get(role).map(|old| old.token) == *instead_of {
+                    self.grants.insert(role.clone(), grant);
+                }
                 true
             }
             Step::ReleaseGrant { role, .. } => self.grants.remove(role).is_some(),
@@ -215,13 +243,16 @@ impl World {
                 true
             }
             Step::Stop { service } => {
-                report.instances.insert(service.clone(), instance(InstanceState::Prepared, Health::Unknown, None));
+                let replica = report.instances.get(service).and_then(|seen| seen.replica.clone());
+                let stopped = instance(InstanceState::Prepared, Health::Unknown, None);
+                report.instances.insert(service.clone(), InstanceObservation { replica, ..stopped });
                 true
             }
             Step::Bind { listener, token } => {
                 let before = report.addresses.insert(listener.clone(), AddressState::Bound(*token));
                 before != Some(AddressState::Bound(*token))
             }
+            Step::Follow { .. } | Step::Promise { .. } | Step::Sync { .. } => false,
             Step::Unbind { listener } => {
                 report.addresses.insert(listener.clone(), AddressState::Closed);
                 true
@@ -242,7 +273,11 @@ impl World {
     }
 }
 
-fn instance(state: InstanceState, health: Health, token: Option<backstay_model::Token>) -> InstanceObservation {
+pub(super) fn instance(
+    state: InstanceState,
+    health: Health,
+    token: Option<backstay_model::Token>,
+) -> InstanceObservation {
     InstanceObservation {
         state,
         health,
@@ -253,6 +288,7 @@ fn instance(state: InstanceState, health: Health, token: Option<backstay_model::
         pid: None,
         containment: None,
         trouble: None,
+        replica: None,
     }
 }
 
@@ -282,6 +318,9 @@ fn print_goal(out: &mut String, goal: &Goal) {
         let next = service.primary.as_ref().and_then(|p| p.next.as_ref()).map(|n| format!("; nobody, next {n}"));
         let list = instances.collect::<Vec<_>>().join(", ");
         writeln!(out, "  {id:<12} {list}{}", next.unwrap_or_default()).unwrap();
+        if let Some(replicas) = &service.replicas {
+            print_replicas(out, replicas);
+        }
     }
     for (name, address) in &goal.addresses {
         let holder = match (&address.role.holder, &address.role.next) {
@@ -295,11 +334,32 @@ fn print_goal(out: &mut String, goal: &Goal) {
 
 fn describe(step: &Step) -> String {
     match step {
-        Step::TakeGrant { role, token } => format!("take the grant of {role}, token {token}"),
+        Step::TakeGrant { role, token, instead_of: None } => format!("take the grant of {role}, token {token}"),
+        Step::TakeGrant { role, token, instead_of: Some(old) } => {
+            format!("take the grant of {role}, token {token}, instead of token {old}")
+        }
         Step::ReleaseGrant { role, token } => format!("release the grant of {role}, token {token}"),
         Step::Start { service, role, .. } => format!("start {service} as {role}"),
         Step::Stop { service } => format!("stop {service}"),
         Step::Bind { listener, .. } => format!("bind listen.{listener}"),
         Step::Unbind { listener } => format!("unbind listen.{listener}"),
+        Step::Follow { service, upstream, token, .. } => format!("follow {upstream} for {service}, token {token}"),
+        Step::Promise { service, generation } => format!("promise goal {generation} for {service}"),
+        Step::Sync { service, rule } => format!("let commits of {service} wait for {}", in_words(rule)),
     }
+}
+
+fn print_replicas(out: &mut String, replicas: &ReplicaGoal) {
+    let ahead = match replicas.wanted == replicas.stored {
+        true => String::new(),
+        false => format!(", soon for {}", in_words(&replicas.wanted)),
+    };
+    let asks = replicas.asks.map(|goal| format!(", promises of goal {goal} asked")).unwrap_or_default();
+    let (timeline, stored) = (replicas.timeline.0, in_words(&replicas.stored));
+    writeln!(out, "  {:<12} timeline {timeline}, commits wait for {stored}{ahead}{asks}", "").unwrap();
+}
+
+fn in_words(rule: &SyncRule) -> String {
+    let members = rule.members.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
+    format!("{} of [{members}]", rule.k)
 }
