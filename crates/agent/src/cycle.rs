@@ -283,7 +283,7 @@ impl Cycle {
                     hands.grants.take(reading, session, role, token, instead_of);
                 }
                 Step::ReleaseGrant { role, token } => hands.grants.release(reading, role, token),
-                Step::Start { service, role, token, generation } => {
+                Step::Start { service, role, token, generation, .. } => {
                     hands.order(&service, Order::Run { role, token, generation });
                 }
                 Step::Stop { service } => hands.order(&service, Order::Stop),

@@ -22,7 +22,7 @@ pub(crate) fn owed(
     if !service.instances.contains_key(local.node) || acts(id, local, seen) {
         return;
     }
-    steps.push(Step::Start { service: id.clone(), role: Role::Standby, token: None, generation });
+    steps.push(Step::Start { service: id.clone(), role: Role::Standby, token: None, generation, timeline: None });
     match &primary.holder {
         Some(upstream) => follow(id, upstream, generation, local, steps),
         None => promise(id, primary, replicas, local, seen, steps),
@@ -43,8 +43,8 @@ fn hold(
     match grant {
         Some(grant) if is_ours(grant, local) => {
             if local.runs_until.get(&role).is_some_and(|hold| hold.token == grant.token) {
-                let token = Some(grant.token);
-                steps.push(Step::Start { service: id.clone(), role: Role::Primary, token, generation });
+                let (token, timeline) = (Some(grant.token), Some(replicas.timeline));
+                steps.push(Step::Start { service: id.clone(), role: Role::Primary, token, generation, timeline });
                 steps.push(Step::Sync { service: id.clone(), rule: replicas.wanted.clone() });
             }
         }

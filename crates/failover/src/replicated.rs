@@ -138,6 +138,8 @@ impl Turn<'_> {
     /// Standbys that a planned move may go to, best first; says why others are passed over.
     fn ready(&self, draft: &mut Draft, subject: &Subject) -> Vec<NodeName> {
         let mut ready = Vec::new();
+        let followers = self.replicas.stored.members.iter().filter(|node| self.follows(node)).count();
+        let enough = self.replicas.stored.k == 0 || followers >= self.replicas.stored.certain() as usize;
         for node in self.placed.iter().filter(|node| self.before.holder.as_ref() != Some(*node)) {
             let unfit = self.members.get(node).map_or(Some(WhyNot::NotInFile), |member| member.unfit);
             let counts = self.replicas.stored.k == 0 || self.replicas.stored.members.contains(node);
@@ -145,7 +147,9 @@ impl Turn<'_> {
                 _ if unfit.is_some() => unfit,
                 _ if self.never_primary(node) => Some(WhyNot::NoPrimary),
                 _ if self.weary(node) => Some(WhyNot::Failing),
-                _ if self.before.holder.is_some() && !(counts && self.follows(node)) => Some(WhyNot::Behind),
+                _ if self.before.holder.is_none() => None,
+                _ if !(counts && self.follows(node)) => Some(WhyNot::Behind),
+                _ if !enough => Some(WhyNot::TooFewCopies),
                 _ => None,
             };
             match why {
@@ -451,7 +455,7 @@ impl Turn<'_> {
         let mut stored = self.replicas.stored.clone();
         if self.replicas.timeline == Timeline::default() {
             stored.k = self.k_wanted(0);
-        } else if stored.k > 0 && stored.members.remove(node) {
+        } else if stored.members.remove(node) {
             stored.members.extend(self.replicas.last.clone().filter(|last| last != node));
         }
         let replicas = ReplicaGoal {

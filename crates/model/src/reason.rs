@@ -339,6 +339,8 @@ pub enum WhyNot {
     Behind,
     /// The file says that it is never primary.
     NoPrimary,
+    /// Too few standbys follow for a takeover that is certain to have everything.
+    TooFewCopies,
 }
 
 impl fmt::Display for WhyNot {
@@ -355,6 +357,7 @@ impl fmt::Display for WhyNot {
             Self::NoBalancer => "its balancer does not answer",
             Self::CannotBind => "its balancer cannot bind the address",
             Self::Behind => "its copy is not whole, or does not stream from the primary",
+            Self::TooFewCopies => "too few standbys follow to be certain who has every acknowledged write",
             Self::NoPrimary => "the file says that it is never primary",
         })
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use backstay_failover::{Hold, Local, next_steps};
 use backstay_model::memory::{Answer, Command, Compare, Op, Renewal, Renewed, Txn};
 use backstay_model::{
-    AddressState, Generation, Health, InstanceObservation, InstanceState, Observation, RoleKey, Step, Token, lease,
+    AddressState, Generation, Health, InstanceObservation, InstanceState, Observation, Promise, RoleKey, ServiceId,
+    Step, Token, lease,
 };
 
 use crate::clock::{MS, SECOND};
@@ -15,7 +16,7 @@ use crate::message::{Context, Message, Sent};
 use crate::mutant::Mutant;
 use crate::network::Passage;
 use crate::node::{Instance, StoreView};
-use crate::store::encode_grant;
+use crate::store::{POSITION_KEY, PROMISE_PREFIX, encode_grant, encode_promise};
 use crate::world::{Happening, World};
 
 /// How often an agent renews, reports and looks (DESIGN §6).
@@ -90,6 +91,7 @@ impl World {
         }
         self.push_in(ROUND, Happening::Round { node: n, run });
         self.renew(n);
+        self.publish_position(n);
         self.claim_coordination(n);
         self.act(n);
         self.report(n);
@@ -279,6 +281,12 @@ impl World {
             (Context::Take { role, .. } | Context::Release { role }, _) => self.asked(n, *role, 0),
             (Context::Claim { .. }, _) => self.asked(n, 0, 0),
             (Context::Adopt, _) => self.adoption_answered(n),
+            (Context::Promise, _) => {
+                if let Some(agent) = &mut self.nodes[n].agent {
+                    agent.promised_at = 0;
+                }
+                self.wake_in(n, MS);
+            }
             _ => {}
         }
     }
@@ -329,9 +337,12 @@ impl World {
         for (service, id) in self.services.iter().enumerate() {
             let instance = &mut self.nodes[n].instances[service];
             instance.failures.retain(|at| reading.saturating_sub(*at) < FAILURE_WINDOW);
-            if instance.state == InstanceState::Prepared && instance.failures.is_empty() {
+            let (state, calm) = (instance.state, instance.failures.is_empty());
+            let database = self.database_service() == Some(service);
+            if state == InstanceState::Prepared && calm && !database {
                 continue;
             }
+            let instance = &self.nodes[n].instances[service];
             let running = instance.state == InstanceState::Running;
             let health = match () {
                 _ if !running => Health::Unknown,
@@ -340,6 +351,7 @@ impl World {
             };
             let passes = health == Health::Passing;
             let healthy = if passes { reading.saturating_sub(instance.healthy_since) } else { 0 };
+            let replica = database.then(|| self.observe_database(n, health));
             let seen = InstanceObservation {
                 state: instance.state,
                 health,
@@ -350,7 +362,7 @@ impl World {
                 pid: None,
                 containment: None,
                 trouble: None,
-                replica: None,
+                replica,
             };
             instances.insert(id.clone(), seen);
         }
@@ -372,7 +384,7 @@ impl World {
             instances,
             addresses,
             balancer_up: node.balancer_up,
-            suspects: std::collections::BTreeSet::new(),
+            suspects: node.agent.as_ref().map(|agent| agent.suspects.clone()).unwrap_or_default(),
             notes: Vec::new(),
         }
     }
@@ -434,7 +446,10 @@ impl World {
         match step {
             Step::TakeGrant { role, token, instead_of } => self.take_grant(n, role, *token, *instead_of),
             Step::ReleaseGrant { role, .. } => self.release_grant(n, role),
-            Step::Start { service, token, .. } => self.start_instance(n, service, *token),
+            Step::Start { service, token, timeline, .. } => match self.service_named(service) {
+                Some(number) if self.is_database(number) => self.start_database(n, number, *token, *timeline),
+                _ => self.start_instance(n, service, *token),
+            },
             Step::Stop { service } => {
                 self.stop_instance(n, service);
                 if self.mutant == Some(Mutant::ReleasedTooSoon) {
@@ -443,7 +458,9 @@ impl World {
             }
             Step::Bind { listener, token } => self.bind(n, listener, *token),
             Step::Unbind { listener } => self.unbind(n, listener),
-            Step::Follow { .. } | Step::Promise { .. } | Step::Sync { .. } => {}
+            Step::Follow { upstream, token, generation, .. } => self.follow(n, upstream, *token, *generation),
+            Step::Promise { generation, .. } => self.promise(n, *generation),
+            Step::Sync { rule, .. } => self.sync_database(n, rule),
         }
     }
 
@@ -473,6 +490,40 @@ impl World {
         let put = Op::Put { key, value: encode_grant(n, session, token), session: Some(session) };
         let txn = Txn { compares, then: vec![put], otherwise: Vec::new() };
         self.ask_store(n, Context::Take { role: index, session, token, sent }, Command::Txn(txn));
+    }
+
+    /// Writes a promise into the store, unless it is there or on its way. A later promise of this node is never overwritten.
+    pub(crate) fn put_promise(&mut self, n: usize, promise: Promise) {
+        let reading = self.boottime(n);
+        let key = format!("{PROMISE_PREFIX}{}", self.names[n]);
+        let name = self.names[n].clone();
+        let Some(agent) = &mut self.nodes[n].agent else { return };
+        let written = agent.view.promises.get(&name);
+        let on_its_way = agent.promised_at != 0 && reading < agent.promised_at + ANSWER_WITHIN;
+        if written.is_some_and(|(written, _)| *written == promise) || on_its_way {
+            return;
+        }
+        agent.promised_at = reading;
+        let revision = written.map_or(0, |(_, revision)| *revision);
+        let compares = vec![Compare::Revision { key: key.clone(), revision }];
+        let put = Op::Put { key, value: encode_promise(promise), session: None };
+        self.ask_store(n, Context::Promise, Command::Txn(Txn { compares, then: vec![put], otherwise: Vec::new() }));
+    }
+
+    /// Where commits wait for nobody, the primary says in the store how far it is: what a takeover would lose is judged by it.
+    fn publish_position(&mut self, n: usize) {
+        let Some(role) = self.database_service().and_then(|service| self.role_of_service(service)) else { return };
+        let Some(position) = self.nodes[n].database.asynchronous_at() else { return };
+        let Some(agent) = &self.nodes[n].agent else { return };
+        let compares =
+            vec![Compare::Revision { key: self.keys[role].clone(), revision: agent.view.grant_revisions[role] }];
+        let promise = Promise { generation: Generation::ZERO, position };
+        let put = Op::Put { key: POSITION_KEY.to_owned(), value: encode_promise(promise), session: None };
+        self.ask_store(n, Context::Publish, Command::Txn(Txn { compares, then: vec![put], otherwise: Vec::new() }));
+    }
+
+    fn service_named(&self, id: &ServiceId) -> Option<usize> {
+        self.services.iter().position(|known| known == id)
     }
 
     fn release_grant(&mut self, n: usize, role: &RoleKey) {

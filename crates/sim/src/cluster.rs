@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use backstay_model::{DomainLevel, ListenerName, NodeName, ServiceId};
+use backstay_model::{DomainLevel, ListenerName, NodeName, ServiceId, ServiceKind};
 use backstay_spec::{
-    AppSpec, EntrySpec, Failback, GoalSpec, ListenerSpec, MaxLoss, Mode, NodeSpec, PortsSpec, PostgresTags, Proto,
-    RatesSpec, Redundancy, RunSpec, ServiceSpec, SpareKind, Spec, StoreSpec, Target, Vip, Workload,
+    AppSpec, Degrade, EntrySpec, Failback, GoalSpec, ListenerSpec, MaxLoss, Mode, NodeSpec, PortsSpec, PostgresSpec,
+    PostgresTags, Proto, RatesSpec, Redundancy, RunSpec, ServiceSpec, SpareKind, Spec, StoreSpec, Target, Vip,
+    Workload,
 };
 
 use crate::rng::Rng;
@@ -15,7 +16,10 @@ use crate::rng::Rng;
 /// How long the session of a node lasts without a renewal (DESIGN §6, `lan`).
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// One cluster: three to five nodes, one or two exclusive services, one balanced, two addresses.
+/// So many clusters in a thousand have a database.
+const DATABASE_PERMILLE: u64 = 600;
+
+/// One cluster: three to five nodes, one or two exclusive services, one balanced, two addresses, and mostly a database.
 pub(crate) fn draw(rng: &mut Rng) -> Spec {
     let count = 3 + rng.below(3) as usize;
     let mut nodes: BTreeMap<NodeName, NodeSpec> = (1..=count).map(|n| (NodeName(format!("n{n}")), node(n))).collect();
@@ -31,12 +35,18 @@ pub(crate) fn draw(rng: &mut Rng) -> Spec {
     if rng.chance(300) {
         services.push(exclusive(rng, "queue", carriers));
     }
+    let mut max_loss = MaxLoss::Zero;
+    if rng.chance(DATABASE_PERMILLE) {
+        let (service, bound) = database(rng, carriers);
+        services.push(service);
+        max_loss = bound;
+    }
     services.iter_mut().for_each(|service| service.spread = spread);
     let listeners = [("db", "app.cron"), ("web", "app.web")];
     let listeners = listeners.iter().enumerate().map(|(n, (name, to))| listener(n, name, to));
     Spec {
         cluster: "sim".to_owned(),
-        goal: GoalSpec { survive: DomainLevel::Node, max_outage: Duration::from_secs(30), max_loss: MaxLoss::Zero },
+        goal: GoalSpec { survive: DomainLevel::Node, max_outage: Duration::from_secs(30), max_loss },
         nodes,
         services: services.into_iter().map(|service| (service.id.clone(), service)).collect(),
         listeners: listeners.collect(),
@@ -71,6 +81,20 @@ fn balanced(rng: &mut Rng, nodes: usize) -> ServiceSpec {
     let mode = if rng.chance(300) { Mode::ActiveActive } else { Mode::ActivePassive };
     let spare = [SpareKind::Hot, SpareKind::Warm, SpareKind::Cold][rng.index(3)];
     ServiceSpec { need, redundancy, mode, spare, ..service(rng, "web", nodes) }
+}
+
+/// A database with one or two standbys: mostly nothing acknowledged may be lost, else so many entries.
+fn database(rng: &mut Rng, carriers: usize) -> (ServiceSpec, MaxLoss) {
+    let redundancy = if rng.chance(300) { Redundancy::NPlus1 } else { Redundancy::NPlus2 };
+    let asynchronous = rng.chance(150);
+    let max_loss = if asynchronous { MaxLoss::Bytes(rng.between(0, 40)) } else { MaxLoss::Zero };
+    let both = redundancy == Redundancy::NPlus2 && carriers > 2 && rng.chance(150);
+    let degrade = if !asynchronous && rng.chance(150) { Degrade::Async } else { Degrade::Wait };
+    let postgres = PostgresSpec { sync: both.then_some(2), degrade, ..PostgresSpec::default() };
+    let app = service(rng, "main", carriers);
+    let id = ServiceId { kind: ServiceKind::Postgres, name: "main".to_owned() };
+    let workload = Workload::Postgres(postgres);
+    (ServiceSpec { id, exclusive: true, spare: SpareKind::Hot, redundancy, workload, ..app }, max_loss)
 }
 
 fn service(rng: &mut Rng, name: &str, nodes: usize) -> ServiceSpec {

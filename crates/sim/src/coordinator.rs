@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use backstay_failover::{View, decide};
 use backstay_model::memory::{Command, Compare, Op, Txn};
-use backstay_model::{Fact, Goal, Instant, NodeName, Observation, Role, RoleGoal, RoleKey};
+use backstay_model::{
+    Fact, Generation, Goal, Instant, NodeName, Observation, Position, Promise, Role, RoleGoal, RoleKey, ServiceGoal,
+    ServiceId, Timeline,
+};
 
+use crate::checks::promises;
 use crate::clock::{MS, SECOND};
 use crate::cluster::LEASE;
 use crate::faults::Course;
 use crate::message::Context;
 use crate::mutant::Mutant;
-use crate::store::GOAL_KEY;
+use crate::store::{GOAL_KEY, PROMISE_PREFIX, decode_promise};
 use crate::world::{Proposed, World};
 
 /// A report older than this means nothing any more.
@@ -87,6 +91,7 @@ impl World {
 
     fn think(&mut self, n: usize, coordinator: &mut Coordinator, reading: u64) -> Option<Proposed> {
         let agent = self.nodes[n].agent.as_ref()?;
+        let (promises, published) = (self.promises_read_by(n), self.published_read_by(n));
         let mut sessions = (*agent.view.sessions).clone();
         let mut observations = BTreeMap::new();
         let mut silent = BTreeSet::new();
@@ -105,6 +110,13 @@ impl World {
             };
             observations.insert(name.clone(), fact);
         }
+        if self.mutant == Some(Mutant::OldReportBelieved) {
+            let believed = observations.values_mut().filter_map(|fact| match fact {
+                Fact::Known { value, .. } => Some(value),
+                Fact::Unknown => None,
+            });
+            believed.for_each(|report| report.generation = Generation(u64::MAX));
+        }
         if self.mutant == Some(Mutant::UnknownIsDead) {
             sessions.retain(|name, _| !silent.contains(name));
         }
@@ -119,8 +131,8 @@ impl World {
             goal_age: Duration::from_nanos(reading.saturating_sub(agent.view.goal_seen_at)),
             sessions,
             grants: agent.view.grants.clone(),
-            promises: BTreeMap::new(),
-            published: BTreeMap::new(),
+            promises,
+            published,
             observations,
             drains: self.drains.clone(),
             switchovers: self.switchovers.clone(),
@@ -146,6 +158,71 @@ impl World {
         decision.goal.map(|goal| Proposed { goal, reasons, answered, silent, drained, sessions })
     }
 
+    fn promises_read_by(&self, n: usize) -> BTreeMap<(ServiceId, NodeName), Promise> {
+        let (Some(service), Some(agent)) = (self.database_service(), &self.nodes[n].agent) else {
+            return BTreeMap::new();
+        };
+        let id = &self.services[service];
+        let promises = agent.view.promises.iter();
+        promises.map(|(node, (promise, _))| ((id.clone(), node.clone()), self.misread(*promise))).collect()
+    }
+
+    /// A promise as a wrong coordinator reads it.
+    fn misread(&self, mut promise: Promise) -> Promise {
+        match self.mutant {
+            Some(Mutant::OldPromiseCounts) => promise.generation = Generation(u64::MAX),
+            Some(Mutant::TimelineIgnored) => promise.position.timeline = Timeline(0),
+            Some(Mutant::PositionsIgnored) => promise.position = Position::default(),
+            _ => {}
+        }
+        promise
+    }
+
+    fn published_read_by(&self, n: usize) -> BTreeMap<ServiceId, Position> {
+        let (Some(service), Some(agent)) = (self.database_service(), &self.nodes[n].agent) else {
+            return BTreeMap::new();
+        };
+        agent.view.published.iter().map(|(position, _)| (self.services[service].clone(), *position)).collect()
+    }
+
+    /// A goal that says promises cover its holder: the store must really have them.
+    fn check_cover(&self, parent: &Goal, goal: &Goal) -> Result<(), String> {
+        let Some(service) = self.database_service() else { return Ok(()) };
+        let id = &self.services[service];
+        let (Some(before), Some(after)) = (parent.services.get(id), goal.services.get(id)) else { return Ok(()) };
+        let holder = |service: &ServiceGoal| service.primary.as_ref().and_then(|primary| primary.holder.clone());
+        let covered = after.replicas.as_ref().is_some_and(|replicas| replicas.covered);
+        match (holder(after), &before.replicas) {
+            (Some(named), Some(asked)) if covered && holder(before).as_ref() != Some(&named) => {
+                let written = self.names.iter().filter_map(|name| {
+                    let entry = self.store.memory.entry(&format!("{PROMISE_PREFIX}{name}"))?;
+                    Some((name.clone(), decode_promise(&entry.value)?))
+                });
+                promises::cover(asked, &named, &written.collect())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a wrong coordinator does to the goals of databases.
+    fn spoil_databases(&self, goal: &mut Goal) {
+        for service in goal.services.values_mut() {
+            let holder = service.primary.as_ref().and_then(|primary| primary.holder.clone());
+            let Some(replicas) = &mut service.replicas else { continue };
+            match self.mutant {
+                Some(Mutant::StoreForgetsFirst) => replicas.stored = replicas.wanted.clone(),
+                Some(Mutant::LastPrimaryForgotten) if replicas.covered => {
+                    if let Some(last) = replicas.last.take() {
+                        replicas.stored.members.remove(&last);
+                        replicas.wanted = replicas.stored.clone();
+                    }
+                }
+                Some(Mutant::CoverWithoutPromises) => replicas.covered = holder.is_some() && replicas.stored.k == 0,
+                _ => {}
+            }
+        }
+    }
+
     /// One transaction that compares everything the goal relied on.
     fn propose_goal(&mut self, n: usize, mut proposed: Proposed) -> bool {
         let Some(agent) = &self.nodes[n].agent else { return false };
@@ -153,6 +230,7 @@ impl World {
         let nothing = Goal::default();
         let parent = view.goal.map_or(&nothing, |goal| &self.goals[goal].goal);
         let mut then = Vec::new();
+        self.spoil_databases(&mut proposed.goal);
         if self.mutant == Some(Mutant::MoveInOneGoal) {
             then.extend(
                 moves_at_once(parent, &mut proposed.goal).iter().map(|role| Op::Delete { key: role.store_key() }),
@@ -210,6 +288,11 @@ impl World {
         self.checks.changes.moved(moves);
         let calm =
             if self.faults.course == Course::Mild { self.checks.changes.calm(&proposed.reasons) } else { Ok(()) };
+        let covered = self.check_cover(parent, &proposed.goal);
+        let degraded = proposed.goal.services.values().filter_map(|service| service.replicas.as_ref());
+        if degraded.into_iter().any(|replicas| replicas.stored.k == 0) {
+            self.checks.durability.degrades();
+        }
         for subject in &proposed.answered {
             self.switchovers.remove(subject);
         }
@@ -217,6 +300,7 @@ impl World {
         self.goal_changed_at = self.now;
         self.fold(index as u64);
         self.judge(sound);
+        self.judge(covered);
         self.judge(heeds);
         self.judge(calm);
         self.say(|w| {
@@ -250,9 +334,13 @@ fn in_short(goal: &Goal) -> String {
 
 /// Whether two reports of one node would lead to the same decision; times that went on do not count.
 fn says_the_same(one: &Observation, other: &Observation) -> bool {
-    let instance =
-        |(_, seen): (_, &backstay_model::InstanceObservation)| (seen.state, seen.health, seen.token, seen.failures);
+    let instance = |(_, seen): (_, &backstay_model::InstanceObservation)| {
+        let copy = seen.replica.as_ref();
+        let copy = copy.map(|copy| (copy.whole, copy.streams, copy.rule.clone(), copy.rule_covers, copy.open));
+        (seen.state, seen.health, seen.token, seen.failures, copy)
+    };
     one.balancer_up == other.balancer_up
+        && one.suspects == other.suspects
         && one.addresses == other.addresses
         && one.instances.len() == other.instances.len()
         && one.instances.iter().map(instance).eq(other.instances.iter().map(instance))

@@ -13,6 +13,9 @@ use crate::world::{Happening, World};
 const GUARD_LATE_MAX: u64 = 30 * MS;
 const START_TAKES: (u64, u64) = (20 * MS, 400 * MS);
 const STOP_TAKES: (u64, u64) = (5 * MS, 1500 * MS);
+/// A database that stops ships what its standbys lack: it looks so often, so many times at most.
+const SHIPS_FOR: u64 = 100 * MS;
+const SHIPS_TIMES: u32 = 10;
 /// First wait before a failed instance is started again; doubled with each failure.
 const BACK_OFF: u64 = 250 * MS;
 const BACK_OFF_MAX: u64 = 5_000 * MS;
@@ -22,7 +25,7 @@ impl World {
         self.services.iter().position(|known| known == service)
     }
 
-    fn role_of_service(&self, service: usize) -> Option<usize> {
+    pub(crate) fn role_of_service(&self, service: usize) -> Option<usize> {
         let id = &self.services[service];
         self.roles.iter().position(|role| matches!(role, RoleKey::Service(known) if known == id))
     }
@@ -35,7 +38,12 @@ impl World {
     /// Starts an instance, if nothing of it runs and its back-off is over.
     pub(crate) fn start_instance(&mut self, n: usize, service: &ServiceId, token: Option<Token>) {
         let Some(service) = self.service_index(service) else { return };
-        let role = self.role_of_service(service);
+        self.start_instance_as(n, service, token);
+    }
+
+    /// Starts what a slot is for; with a token if it is to act in a role.
+    pub(crate) fn start_instance_as(&mut self, n: usize, service: usize, token: Option<Token>) {
+        let role = self.role_of_service(service).filter(|_| token.is_some());
         let (reading, boottime) = (self.product_clock(n), self.boottime(n));
         let instance = &self.nodes[n].instances[service];
         if instance.lives() {
@@ -63,7 +71,9 @@ impl World {
         self.say(|w| format!("{}: starts {} (token {token:?})", w.names[n], w.services[service]));
         if let (Some(role), Some(until)) = (role, until) {
             self.set_alarm(n, until.saturating_sub(reading), Happening::GuardAlarm { node: n, service, id });
-            self.begins_to_act(n, role, id, token);
+            if !self.is_database(service) {
+                self.begins_to_act(n, role, id, token);
+            }
         }
     }
 
@@ -85,7 +95,7 @@ impl World {
         self.checks.exclusivity.ceases(id);
     }
 
-    fn set_alarm(&mut self, n: usize, after: u64, alarm: Happening) {
+    pub(crate) fn set_alarm(&mut self, n: usize, after: u64, alarm: Happening) {
         let late = self.rng.between(0, GUARD_LATE_MAX);
         // An alarm that never comes needs no place in the queue.
         if after < u64::MAX / 4 {
@@ -104,6 +114,9 @@ impl World {
         }
         let instance = &mut self.nodes[n].instances[service];
         (instance.state, instance.healthy_since) = (InstanceState::Running, reading);
+        if self.is_database(service) {
+            self.database_started(n, service);
+        }
         self.wake_in(n, MS);
     }
 
@@ -131,7 +144,9 @@ impl World {
         instance.state = state;
         instance.hung_since = None;
         self.say(|w| format!("{}: {} is gone ({state:?})", w.names[n], w.services[service]));
-        if let Some(role) = self.role_of_service(service) {
+        if self.is_database(service) {
+            self.database_ended(n);
+        } else if let Some(role) = self.role_of_service(service) {
             self.ceases_to_act(n, role, id);
         }
     }
@@ -145,7 +160,7 @@ impl World {
                 instance.state = InstanceState::Stopping;
                 let id = instance.id;
                 let takes = self.rng.between(STOP_TAKES.0, STOP_TAKES.1);
-                self.push_in(takes, Happening::Stopped { node: n, service, id });
+                self.push_in(takes, Happening::Stopped { node: n, service, id, patience: SHIPS_TIMES });
                 self.say(|w| format!("{}: stops {}", w.names[n], w.services[service]));
             }
             InstanceState::Failed => {
@@ -157,8 +172,12 @@ impl World {
         }
     }
 
-    pub(crate) fn stopped(&mut self, n: usize, service: usize, id: u64) {
-        if self.nodes[n].instances[service].id == id {
+    pub(crate) fn stopped(&mut self, n: usize, service: usize, id: u64, patience: u32) {
+        let same = self.nodes[n].instances[service].id == id;
+        if same && patience > 0 && self.is_database(service) && !self.has_shipped(n) {
+            return self.push_in(SHIPS_FOR, Happening::Stopped { node: n, service, id, patience: patience - 1 });
+        }
+        if same {
             self.end_instance(n, service, InstanceState::Prepared);
             self.wake_in(n, MS);
         }

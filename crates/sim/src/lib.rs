@@ -11,7 +11,7 @@
 //!
 //! That the checkers see something is proven by [`Mutant`]s: wrong products, each of which must be caught.
 //!
-//! Not modelled: consensus itself (one agreed order stands for it), replicated databases, hypervisors that stop
+//! Not modelled: consensus itself (one agreed order stands for it), hypervisors that stop
 //! CLOCK_BOOTTIME, disks that fail, a store that is restored.
 
 mod agent;
@@ -19,6 +19,8 @@ mod checks;
 mod clock;
 mod cluster;
 mod coordinator;
+mod database;
+mod detection;
 mod faults;
 mod hands;
 mod lone;

@@ -19,6 +19,10 @@ pub(crate) enum Context {
     Claim { session: u64, token: Token, sent: Sent },
     /// Adopt a goal.
     Adopt,
+    /// Write a promise.
+    Promise,
+    /// Say how far an asynchronous primary is.
+    Publish,
 }
 
 /// When something was sent, on the sender's clocks.

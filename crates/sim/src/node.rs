@@ -1,13 +1,15 @@
 //! One machine: its clock, its agent, and what goes on without the agent: guards, instances and the balancer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use backstay_failover::Session;
-use backstay_model::{Generation, Grant, InstanceState, RoleKey, Token};
+use backstay_failover::detector::Detector;
+use backstay_model::{Generation, Grant, InstanceState, NodeName, Position, Promise, RoleKey, Token};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
+use crate::database::Database;
 use crate::store::Change;
 use crate::world::Happening;
 
@@ -32,6 +34,8 @@ pub(crate) struct Node {
     /// Instances that no slot knows of any more: only a wrong agent makes them.
     pub(crate) orphans: Vec<(usize, Instance)>,
     pub(crate) addresses: Vec<Address>,
+    /// The database, where the cluster has one.
+    pub(crate) database: Database,
     pub(crate) balancer_up: bool,
     /// Its reports are lost.
     pub(crate) silenced: bool,
@@ -111,6 +115,10 @@ pub(crate) struct Agent {
     pub(crate) coordinator: Option<Coordinator>,
     /// A look is already on its way.
     pub(crate) wakes: bool,
+    pub(crate) detector: Detector,
+    pub(crate) suspects: BTreeSet<NodeName>,
+    /// When its promise was last on its way to the store, on its own clock; 0: never.
+    pub(crate) promised_at: u64,
 }
 
 impl Agent {
@@ -123,6 +131,9 @@ impl Agent {
             serial: 0,
             coordinator: None,
             wakes: false,
+            detector: Detector::default(),
+            suspects: BTreeSet::new(),
+            promised_at: 0,
         }
     }
 }
@@ -137,7 +148,9 @@ pub(crate) struct StoreView {
     pub(crate) goal_seen_at: u64,
     pub(crate) grants: BTreeMap<RoleKey, Grant>,
     pub(crate) grant_revisions: Vec<u64>,
-    pub(crate) sessions: Rc<BTreeMap<backstay_model::NodeName, Session>>,
+    pub(crate) sessions: Rc<BTreeMap<NodeName, Session>>,
+    pub(crate) promises: BTreeMap<NodeName, (Promise, u64)>,
+    pub(crate) published: Option<(Position, u64)>,
 }
 
 impl StoreView {
@@ -150,6 +163,8 @@ impl StoreView {
             grants: BTreeMap::new(),
             grant_revisions: vec![0; roles],
             sessions: Rc::default(),
+            promises: BTreeMap::new(),
+            published: None,
         }
     }
 
@@ -170,6 +185,10 @@ impl StoreView {
                     };
                 }
                 Change::Sessions(sessions) => self.sessions = Rc::clone(sessions),
+                Change::Promise { node, revision, promise } => {
+                    self.promises.insert(node.clone(), (*promise, *revision));
+                }
+                Change::Published { position, revision } => self.published = Some((*position, *revision)),
             }
             self.position += 1;
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use backstay_failover::Session;
 use backstay_model::memory::{Answer, Command, Event, EventKind, Expiry, Memory, Outcome};
-use backstay_model::{Grant, NodeName, Token, lease};
+use backstay_model::{Generation, Grant, Lsn, NodeName, Position, Promise, RoleKey, Timeline, Token, lease};
 
 use crate::clock::MS;
 use crate::message::Context;
@@ -56,6 +56,10 @@ pub(crate) enum Change {
     Goal { index: usize, revision: u64 },
     /// A role was granted, or is free.
     Grant { role: usize, revision: u64, grant: Option<Grant> },
+    /// A member of a synchronous set has promised.
+    Promise { node: NodeName, revision: u64, promise: Promise },
+    /// An asynchronous primary has said where it is.
+    Published { position: Position, revision: u64 },
     /// Sessions opened or ended.
     Sessions(Rc<BTreeMap<NodeName, Session>>),
 }
@@ -109,6 +113,26 @@ impl Store {
     }
 }
 
+/// Where promises are, by node. A cluster of the simulator has one database at most.
+pub(crate) const PROMISE_PREFIX: &str = "promise/";
+/// Where an asynchronous primary says where it is.
+pub(crate) const POSITION_KEY: &str = "position";
+
+/// The value of a promise's key.
+pub(crate) fn encode_promise(promise: Promise) -> Vec<u8> {
+    let Promise { generation, position } = promise;
+    [&generation.0.to_le_bytes()[..], &position.timeline.0.to_le_bytes(), &position.lsn.0.to_le_bytes()].concat()
+}
+
+/// The promise that a value stands for.
+pub(crate) fn decode_promise(value: &[u8]) -> Option<Promise> {
+    let generation = u64::from_le_bytes(value.get(..8)?.try_into().ok()?);
+    let timeline = u32::from_le_bytes(value.get(8..12)?.try_into().ok()?);
+    let lsn = u64::from_le_bytes(value.get(12..20)?.try_into().ok()?);
+    let position = Position { timeline: Timeline(timeline), lsn: Lsn(lsn) };
+    Some(Promise { generation: Generation(generation), position })
+}
+
 /// The value of a grant's key.
 pub(crate) fn encode_grant(holder: usize, session: u64, token: Token) -> Vec<u8> {
     [&[holder as u8][..], &session.to_le_bytes(), &token.0.to_le_bytes()].concat()
@@ -119,7 +143,7 @@ pub(crate) fn decode_grant(value: &[u8], names: &[NodeName]) -> Option<Grant> {
     let session = u64::from_le_bytes(value.get(1..9)?.try_into().ok()?);
     let token = u64::from_le_bytes(value.get(9..17)?.try_into().ok()?);
     let holder = names.get(usize::from(*value.first()?))?.clone();
-    Some(Grant { holder, session, token: backstay_model::Generation(token) })
+    Some(Grant { holder, session, token: Generation(token) })
 }
 
 impl World {
@@ -349,6 +373,13 @@ impl World {
         }
     }
 
+    /// The goal in force says that promises cover a takeover of this role: another's grant may be replaced.
+    fn is_covered(&self, role: usize) -> bool {
+        let RoleKey::Service(id) = &self.roles[role] else { return false };
+        let goal = self.in_force.and_then(|goal| self.goals[goal].goal.services.get(id));
+        goal.and_then(|service| service.replicas.as_ref()).is_some_and(|replicas| replicas.covered)
+    }
+
     fn publish_event(&mut self, event: &Event, before: &[Option<Grant>]) {
         if event.key == GOAL_KEY {
             let value = event.value.as_deref().and_then(|value| value.try_into().ok());
@@ -357,10 +388,25 @@ impl World {
             self.goal_adopted(index);
             return;
         }
+        if let (Some(node), Some(value)) = (event.key.strip_prefix(PROMISE_PREFIX), event.value.as_deref()) {
+            let (node, revision) = (NodeName(node.to_owned()), event.revision);
+            if let Some(promise) = decode_promise(value) {
+                self.say(|_| format!("store: {node} has promised goal {} at {}", promise.generation, promise.position));
+                self.store.changes.push(Change::Promise { node, revision, promise });
+            }
+            return;
+        }
+        if let (POSITION_KEY, Some(value)) = (event.key.as_str(), event.value.as_deref()) {
+            let revision = event.revision;
+            let position = decode_promise(value).map(|promise| promise.position);
+            self.store.changes.extend(position.map(|position| Change::Published { position, revision }));
+            return;
+        }
         let Some(role) = self.role_of_key(&event.key) else { return };
         let grant = event.value.as_deref().and_then(|value| decode_grant(value, &self.names));
         if let (EventKind::Put, Some(new)) = (event.kind, &grant) {
-            let old = before.get(role).and_then(Option::as_ref);
+            let covered = self.is_covered(role);
+            let old = before.get(role).and_then(Option::as_ref).filter(|_| !covered);
             let verdict = self.checks.order.granted(role, &self.roles[role], old, new);
             self.judge(verdict);
         }

@@ -14,6 +14,7 @@ impl World {
             let bound = node.addresses.iter().filter(|address| address.bound.is_some());
             self.ops_ok += (serving.count() + bound.count()) as u64;
         }
+        self.clients_write();
         let verdict = self.checks.exclusivity.verify(self.now, &self.keys, &self.names);
         self.judge(verdict);
         let late = self.checks.exclusivity.acting(self.now).find_map(|actor| {

@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use backstay_model::{Goal, ListenerName, NodeName, Reason, RoleKey, ServiceId, Subject};
+use backstay_model::{Generation, Goal, ListenerName, NodeName, Reason, RoleKey, ServiceId, Subject};
 use backstay_spec::Spec;
 
 use crate::checks::Checks;
 use crate::clock::{Clock, DRIFT_PPM_MAX, MS, SECOND};
+use crate::database::{Database, History, Talk};
 use crate::faults::{Fault, Faults};
 use crate::lone::Promise;
 use crate::message::Message;
@@ -33,7 +34,7 @@ pub(crate) enum Happening {
     /// An instance is through with its start.
     Started { node: usize, service: usize, id: u64 },
     /// An instance has stopped at its own pace.
-    Stopped { node: usize, service: usize, id: u64 },
+    Stopped { node: usize, service: usize, id: u64, patience: u32 },
     /// The parent starts the agent again.
     AgentStarts { node: usize, boot: u32 },
     /// The machine is up again.
@@ -50,6 +51,18 @@ pub(crate) enum Happening {
     Strike,
     /// A fault ends.
     Mend(Fault),
+    /// A database looks after its streams.
+    DatabaseTick { node: usize, service: usize, id: u64 },
+    /// A database hears from another.
+    Talk { to: usize, talk: Talk },
+    /// What a stream brought is on disk.
+    Flushed { node: usize, from: usize, stream: u64, history: History, upto: u64 },
+    /// A rewind or a copy of the data is done.
+    CopyMended { node: usize, service: usize, id: u64 },
+    /// A receiver has ended, as its agent asked.
+    ReceiverEnded { node: usize, run: u32, generation: Generation },
+    /// Failure detectors beat and look.
+    Beats,
     /// Clients act and checkers look.
     Watchers,
     /// The time of a promise is up.
@@ -61,12 +74,18 @@ impl Happening {
     fn actor(&self) -> Option<(usize, bool)> {
         match self {
             Self::Arrive { to, .. } => Some((*to, true)),
-            Self::Round { node, .. } | Self::Look { node, .. } => Some((*node, true)),
+            Self::Round { node, .. } | Self::Look { node, .. } | Self::ReceiverEnded { node, .. } => {
+                Some((*node, true))
+            }
+            Self::Talk { to, .. } => Some((*to, false)),
             Self::GuardAlarm { node, .. }
             | Self::AddressAlarm { node, .. }
             | Self::Started { node, .. }
             | Self::Stopped { node, .. }
             | Self::AgentStarts { node, .. }
+            | Self::DatabaseTick { node, .. }
+            | Self::Flushed { node, .. }
+            | Self::CopyMended { node, .. }
             | Self::BalancerStarts { node, .. } => Some((*node, false)),
             _ => None,
         }
@@ -182,6 +201,7 @@ impl World {
             disk: Disk::default(),
             instances: vec![Instance::none(); services.len()],
             orphans: Vec::new(),
+            database: Database::default(),
             addresses: vec![Address::default(); listeners.len()],
             balancer_up: true,
             silenced: false,
@@ -226,6 +246,9 @@ impl World {
         world.push_in(0, Happening::StoreTick);
         world.push_in(WATCH_EVERY, Happening::Watchers);
         world.push_in(3 * SECOND, Happening::Strike);
+        if world.database_service().is_some() {
+            world.push_in(100 * MS, Happening::Beats);
+        }
         world
     }
 
@@ -256,7 +279,7 @@ impl World {
             Happening::GuardAlarm { node, service, id } => self.guard_alarm(node, service, id),
             Happening::AddressAlarm { node, listener, id } => self.address_alarm(node, listener, id),
             Happening::Started { node, service, id } => self.started(node, service, id),
-            Happening::Stopped { node, service, id } => self.stopped(node, service, id),
+            Happening::Stopped { node, service, id, patience } => self.stopped(node, service, id, patience),
             Happening::AgentStarts { node, boot } => self.start_agent(node, boot),
             Happening::NodeBoots { node } => self.boot_node(node),
             Happening::BalancerStarts { node, boot } => self.start_balancer(node, boot),
@@ -265,6 +288,14 @@ impl World {
             Happening::Commit => self.commit_due(),
             Happening::Strike => self.strike(),
             Happening::Mend(fault) => self.mend(fault),
+            Happening::DatabaseTick { node, service, id } => self.database_tick(node, service, id),
+            Happening::Talk { to, talk } => self.heard_talk(to, talk),
+            Happening::Flushed { node, from, stream, history, upto } => {
+                self.flushed(node, from, stream, &history, upto)
+            }
+            Happening::CopyMended { node, service, id } => self.copy_mended(node, service, id),
+            Happening::ReceiverEnded { node, run, generation } => self.receiver_ended(node, run, generation),
+            Happening::Beats => self.beats(),
             Happening::Watchers => self.watchers(),
             Happening::Due(promise) => self.due(&promise),
         }

@@ -1,5 +1,7 @@
 //! S1: at any instant of true time at most one instance can act in an exclusive role, and an address is bound once.
 
+use std::collections::BTreeMap;
+
 use backstay_model::NodeName;
 
 use crate::clock::MS;
@@ -23,6 +25,8 @@ pub(crate) struct Actor {
 #[derive(Debug, Default)]
 pub(crate) struct Exclusivity {
     actors: Vec<Actor>,
+    /// Nodes that stood still, and until when that excuses them.
+    paused: BTreeMap<usize, u64>,
 }
 
 impl Exclusivity {
@@ -49,13 +53,20 @@ impl Exclusivity {
     }
 
     pub(crate) fn pauses(&mut self, node: usize) {
+        self.paused.insert(node, u64::MAX);
         self.actors.iter_mut().filter(|actor| actor.node == node).for_each(|actor| actor.paused = true);
     }
 
     pub(crate) fn resumes(&mut self, now: u64, node: usize) {
+        self.paused.insert(node, now + AFTER_PAUSE_MAX);
         for actor in self.actors.iter_mut().filter(|actor| actor.node == node && actor.paused) {
             (actor.paused, actor.excused_until) = (false, now + AFTER_PAUSE_MAX);
         }
+    }
+
+    /// Whether a node stood still until just now.
+    pub(crate) fn was_paused(&self, now: u64, node: usize) -> bool {
+        self.paused.get(&node).is_some_and(|until| *until >= now)
     }
 
     /// Whether what an actor does just now is the fault of a pause.

@@ -1,6 +1,6 @@
 //! Redundancy returns: once faults have ended, every service has the instances of its model, every role its holder.
 
-use backstay_model::{InstanceState, NodeName, Role, RoleKey};
+use backstay_model::{Health, InstanceState, NodeName, Role, RoleKey, ServiceGoal};
 use backstay_planner::wanted_active;
 use backstay_spec::ServiceSpec;
 
@@ -29,6 +29,11 @@ pub(crate) fn missing(world: &World) -> Option<String> {
                 return Some(format!("{id} on {name} is {state:?}"));
             }
         }
+        if world.is_database(number)
+            && let Some(text) = copies(world, service)
+        {
+            return Some(text);
+        }
         let role = RoleKey::Service(id.clone());
         if let Some(primary) = &service.primary
             && let Some(text) = unheld(world, &role, primary.holder.as_ref())
@@ -46,6 +51,30 @@ pub(crate) fn missing(world: &World) -> Option<String> {
         let bound: Vec<_> = (0..world.nodes.len()).filter(bound).map(|n| &world.names[n]).collect();
         if bound != Vec::from_iter(holder) {
             return Some(format!("{role} is bound on {bound:?}"));
+        }
+    }
+    None
+}
+
+/// Every standby has a whole copy and counts, and the primary takes clients.
+fn copies(world: &World, service: &ServiceGoal) -> Option<String> {
+    let holder = service.primary.as_ref()?.holder.as_ref()?;
+    let replicas = service.replicas.as_ref()?;
+    for name in service.instances.keys() {
+        let n = world.node_named(name)?;
+        let seen = world.observe_database(n, Health::Passing);
+        if name == holder {
+            let rule = seen.rule.as_ref();
+            if !seen.open || rule != Some(&replicas.wanted) || replicas.wanted != replicas.stored {
+                return Some(format!("the database on {name} is not settled as primary: {seen:?}, {replicas:?}"));
+            }
+        } else if !seen.whole || seen.streams.is_none() {
+            return Some(format!("the copy on {name} is not whole: {seen:?}"));
+        } else if replicas.stored.k > 0 && !replicas.stored.members.contains(name) {
+            return Some(format!("commits do not count on {name}"));
+        }
+        if let Err(text) = world.checks.durability.has_all(name, &world.nodes[n].database.copy) {
+            return Some(text);
         }
     }
     None
