@@ -231,7 +231,9 @@ impl Turn<'_> {
                 exclusive::failback(draft, self.members, self.service, &subject, &self.before, ready)
             }
         };
-        if let Some((node, cause)) = wanted.filter(|(node, _)| node != holder) {
+        let wanted = wanted
+            .filter(|(node, cause)| node != holder && (*cause == MoveCause::Asked || self.is_steady(draft, node)));
+        if let Some((node, cause)) = wanted {
             return self.move_to(draft, holder, &node, cause);
         }
         if !held {
@@ -254,12 +256,24 @@ impl Turn<'_> {
         self.outcome(keep, self.replicas.clone())
     }
 
+    /// A copy to which the role returns must have been well as long as its node, or it came back a moment ago.
+    fn is_steady(&self, draft: &mut Draft, node: &NodeName) -> bool {
+        let seen = self.view.instance(node, &self.service.id);
+        let remaining = self.service.steady.saturating_sub(seen.map_or(Duration::ZERO, |seen| seen.healthy_for));
+        if !remaining.is_zero() {
+            let subject = Subject::Service(self.service.id.clone());
+            draft.because(Reason::FailbackWaits { subject, node: node.clone(), remaining });
+            draft.look_again_in(remaining);
+        }
+        remaining.is_zero()
+    }
+
     /// Why a present holder should go, if another is ready.
     fn must_leave(&self, holder: &NodeName) -> Option<MoveCause> {
         let seen = self.view.instance(holder, &self.service.id);
         match () {
             _ if self.members.get(holder).is_some_and(|m| m.unfit == Some(WhyNot::Drained)) => Some(MoveCause::Drained),
-            _ if self.never_primary(holder) => Some(MoveCause::NotAllowed),
+            _ if self.never_primary(holder) || !self.placed.contains(holder) => Some(MoveCause::NotAllowed),
             _ if seen.is_some_and(|seen| seen.state == InstanceState::Failed) => Some(MoveCause::HolderFailing),
             _ => None,
         }
@@ -423,6 +437,22 @@ impl Turn<'_> {
             draft.because(Reason::NoCandidate { role: self.role.clone() });
             return keep;
         };
+        // A planned move: whoever is next has everything a moment after the old primary has stopped.
+        let waited = self.before.stood_for + self.view.goal_age;
+        let last = self.replicas.last.as_ref().filter(|_| lost.is_none());
+        if let Some(next) = self.before.next.as_ref().filter(|next| able(next) && waited < RETURN_AFTER) {
+            let has_stopped = |last: &NodeName| {
+                let current =
+                    self.view.report(last).is_some_and(|report| report.generation >= self.view.goal.generation);
+                current && self.view.instance(last, &self.service.id).is_none_or(|seen| seen.token.is_none())
+            };
+            let has_all = last.is_none_or(|last| has_stopped(last) && reached(next) >= reached(last));
+            if has_all && reached(next) >= reached(best) {
+                return self.named(draft, &next.clone(), cause, false);
+            }
+            draft.look_again_in(RETURN_AFTER.saturating_sub(waited));
+            return keep;
+        }
         let published = self.view.published.get(&self.service.id);
         let behind = published.map(|last| last.lsn.0.saturating_sub(reached(best).unwrap_or_default().lsn.0));
         let (role, node) = (self.role.clone(), best.clone());
@@ -495,13 +525,13 @@ impl Turn<'_> {
             let current = self.view.report(holder).is_some_and(|report| report.generation >= self.view.goal.generation);
             let follows = copy.is_some_and(|copy| copy.rule.as_ref() == Some(&after.wanted) && copy.rule_covers);
             let obeyed = current && follows;
-            let lacks = after.wanted.members.iter().any(bad);
-            let would_help = after.stored.members.difference(&after.wanted.members).any(|node| good.contains(node));
+            let could = after.wanted.members.intersection(&good).count() >= after.wanted.k as usize;
             if obeyed {
                 after.stored = after.wanted.clone();
                 say(draft, &after.stored);
-            } else if lacks && would_help {
-                after.wanted = SyncRule { k: after.wanted.k.min(after.stored.k), ..after.stored.clone() };
+            } else if !could {
+                // It cannot come into effect: back to what the store holds, which always can.
+                after.wanted = after.stored.clone();
                 say(draft, &after.wanted);
             }
             return after;
@@ -515,10 +545,8 @@ impl Turn<'_> {
             after.wanted.k = k;
         } else if k > after.stored.k && good.len() as u32 >= k {
             after.wanted.k = k;
-        } else {
-            let room = after.stored.members.len().saturating_sub(after.stored.k as usize);
-            let leaving: Vec<NodeName> = after.stored.members.iter().filter(|n| bad(n)).take(room).cloned().collect();
-            after.wanted.members.retain(|node| !leaving.contains(node));
+        } else if after.stored.members.intersection(&good).count() >= k as usize {
+            after.wanted.members.retain(|node| !bad(node));
         }
         if after != self.replicas {
             say(draft, &after.wanted);

@@ -12,6 +12,9 @@ const AFTER_CRASH: u64 = 1500 * MS;
 /// A planned move is done: a stop, two goals and a start.
 const AFTER_SWITCHOVER: u64 = 4 * SECOND;
 
+/// A planned move of a database, which ships what its standbys lack and asks for promises.
+const AFTER_PROMISED_MOVE: u64 = 6 * SECOND;
+
 /// What must be true when the time is up.
 #[derive(Clone, Debug)]
 pub(crate) enum Promise {
@@ -37,17 +40,25 @@ impl World {
                 let Some(service) = self.service_of_role(role) else { return };
                 self.say(|w| format!("lone fault: {} crashes on {}", w.services[service], w.names[holder]));
                 self.crash_instance(holder, service);
-                (Promise::ActsOn { role, node: holder }, AFTER_CRASH)
+                match self.is_database(service) {
+                    true => (Promise::RolesAct, AFTER_PROMISED_MOVE),
+                    false => (Promise::ActsOn { role, node: holder }, AFTER_CRASH),
+                }
             }
             _ => {
                 let Some(target) = self.standby_of(role) else { return };
                 let RoleKey::Service(id) = self.roles[role].clone() else { return };
                 self.say(|w| format!("lone switchover of {id} to {}", w.names[target]));
                 self.switchovers.insert(Subject::Service(id), self.names[target].clone());
-                (Promise::ActsOn { role, node: target }, AFTER_SWITCHOVER)
+                let within = if self.is_database_role(role) { AFTER_PROMISED_MOVE } else { AFTER_SWITCHOVER };
+                (Promise::ActsOn { role, node: target }, within)
             }
         };
         self.push_in(within, Happening::Due(promise));
+    }
+
+    fn is_database_role(&self, role: usize) -> bool {
+        self.service_of_role(role).is_some_and(|service| self.is_database(service))
     }
 
     fn service_of_role(&self, role: usize) -> Option<usize> {
@@ -70,7 +81,10 @@ impl World {
         let acts = |role: usize, on: Option<usize>| {
             let mut nodes = self.nodes.iter().enumerate().filter(|(n, node)| node.up && on.is_none_or(|on| on == *n));
             nodes.any(|(_, node)| match self.service_of_role(role) {
-                Some(service) => node.instances[service].state == InstanceState::Running,
+                Some(service) => {
+                    let slot = &node.instances[service];
+                    slot.state == InstanceState::Running && slot.token.is_some()
+                }
                 None => {
                     let listener = role + self.listeners.len() - self.roles.len();
                     node.addresses[listener].bound.is_some()
