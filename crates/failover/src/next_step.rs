@@ -48,19 +48,13 @@ pub fn next_steps(goal: &Goal, local: &Local<'_>) -> Vec<Step> {
                     let instance = service.instances.get(local.node);
                     let (role, generation) =
                         (instance.map_or(backstay_model::Role::Primary, |i| i.role), goal.generation);
-                    steps.push(Step::Start {
-                        service: id.clone(),
-                        role,
-                        token: Some(token),
-                        generation,
-                        timeline: None,
-                    });
+                    steps.push(Step::Start { service: id.clone(), role, token: Some(token), generation, reign: None });
                 }
             }
             None => {
                 if let Some(instance) = service.instances.get(local.node).filter(|instance| instance.runs) {
                     let (role, generation) = (instance.role, goal.generation);
-                    steps.push(Step::Start { service: id.clone(), role, token: None, generation, timeline: None });
+                    steps.push(Step::Start { service: id.clone(), role, token: None, generation, reign: None });
                 }
             }
         }

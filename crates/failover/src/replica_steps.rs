@@ -1,7 +1,7 @@
 //! What one node owes to the goal of a replicated database. Standbys run all the time, so this differs from a program that
 //! only its holder runs: a grant makes one of the running copies primary.
 
-use backstay_model::{Generation, InstanceObservation, ReplicaGoal};
+use backstay_model::{Generation, InstanceObservation, Reign, ReplicaGoal};
 use backstay_model::{InstanceState, Role, RoleGoal, RoleKey, ServiceGoal, ServiceId, Step, Token};
 
 use crate::next_step::{Local, is_ours};
@@ -22,7 +22,7 @@ pub(crate) fn owed(
     if !service.instances.contains_key(local.node) || acts(id, local, seen) {
         return;
     }
-    steps.push(Step::Start { service: id.clone(), role: Role::Standby, token: None, generation, timeline: None });
+    steps.push(Step::Start { service: id.clone(), role: Role::Standby, token: None, generation, reign: None });
     match &primary.holder {
         Some(upstream) => follow(id, upstream, generation, local, steps),
         None => promise(id, primary, replicas, local, seen, steps),
@@ -43,8 +43,9 @@ fn hold(
     match grant {
         Some(grant) if is_ours(grant, local) => {
             if local.runs_until.get(&role).is_some_and(|hold| hold.token == grant.token) {
-                let (token, timeline) = (Some(grant.token), Some(replicas.timeline));
-                steps.push(Step::Start { service: id.clone(), role: Role::Primary, token, generation, timeline });
+                let reign = Some(Reign { timeline: replicas.timeline, rule: replicas.wanted.clone() });
+                let token = Some(grant.token);
+                steps.push(Step::Start { service: id.clone(), role: Role::Primary, token, generation, reign });
                 steps.push(Step::Sync { service: id.clone(), rule: replicas.wanted.clone() });
             }
         }

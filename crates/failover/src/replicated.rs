@@ -76,8 +76,11 @@ pub(crate) fn revise(
     };
     let subject = Subject::Service(service.id.clone());
     let ready = turn.ready(draft, &subject);
-    let chosen =
-        exclusive::choice(draft, view, members, &subject, before.chosen.as_ref(), &ready, |node| placed.contains(node));
+    // A choice that stands waits until its node is ready; a new one is met or refused.
+    let eligible = turn.eligible();
+    let candidates = if members.asked(view, &subject).is_some() { &ready } else { &eligible };
+    let is_placed = |node: &NodeName| placed.contains(node);
+    let chosen = exclusive::choice(draft, view, members, &subject, before.chosen.as_ref(), candidates, is_placed);
     let outcome = match turn.before.holder.clone() {
         Some(holder) => turn.with_holder(draft, &holder, &ready, chosen.as_ref()),
         None => turn.without_holder(draft),
@@ -162,6 +165,13 @@ impl Turn<'_> {
         ready
     }
 
+    /// Nodes that may be primary at all.
+    fn eligible(&self) -> Vec<NodeName> {
+        let fit = |node: &&NodeName| self.members.get(node).is_some_and(|member| member.unfit.is_none());
+        let placed = self.placed.iter().filter(fit).filter(|node| !self.never_primary(node));
+        placed.chain(self.before.holder.iter().filter(|holder| self.members.present(holder))).cloned().collect()
+    }
+
     /// Its session has ended, or most voters have not heard of it of late: enough to ask for promises, never to take a grant.
     fn is_lost(&self, node: &NodeName) -> bool {
         !self.members.present(node) || self.is_suspected(node)
@@ -215,7 +225,10 @@ impl Turn<'_> {
             }
             return self.untaken(draft, holder, keep);
         }
-        if let Some(cause) = self.must_leave(holder) {
+        let wanted = self.wanted(draft, holder, ready, chosen);
+        // A holder that its preferred successor displaces from the placement goes by failback, not because of the file.
+        let must_leave = self.must_leave(holder).filter(|cause| *cause != MoveCause::NotAllowed || wanted.is_none());
+        if let Some(cause) = must_leave {
             return match other {
                 Some(other) => self.move_to(draft, holder, other, cause),
                 None => {
@@ -224,15 +237,7 @@ impl Turn<'_> {
                 }
             };
         }
-        let wanted = match chosen {
-            Some(node) => (node != holder && ready.contains(node)).then(|| (node.clone(), MoveCause::Asked)),
-            None => {
-                let subject = Subject::Service(self.service.id.clone());
-                exclusive::failback(draft, self.members, self.service, &subject, &self.before, ready)
-            }
-        };
-        let wanted = wanted
-            .filter(|(node, cause)| node != holder && (*cause == MoveCause::Asked || self.is_steady(draft, node)));
+        let wanted = wanted.filter(|(node, cause)| *cause == MoveCause::Asked || self.is_steady(draft, node));
         if let Some((node, cause)) = wanted {
             return self.move_to(draft, holder, &node, cause);
         }
@@ -240,6 +245,24 @@ impl Turn<'_> {
             return self.untaken(draft, holder, keep);
         }
         self.outcome(keep, self.tend(draft, holder))
+    }
+
+    /// The node that should be primary although the present one is well: an operator's choice, or the preferred node.
+    fn wanted(
+        &self,
+        draft: &mut Draft,
+        holder: &NodeName,
+        ready: &[NodeName],
+        chosen: Option<&NodeName>,
+    ) -> Option<(NodeName, MoveCause)> {
+        let wanted = match chosen {
+            Some(node) => ready.contains(node).then(|| (node.clone(), MoveCause::Asked)),
+            None => {
+                let subject = Subject::Service(self.service.id.clone());
+                exclusive::failback(draft, self.members, self.service, &subject, &self.before, ready)
+            }
+        };
+        wanted.filter(|(node, _)| node != holder)
     }
 
     /// Named, and the grant not yet taken. Only a holder that speaks is judged: unknown moves nothing.
@@ -256,10 +279,13 @@ impl Turn<'_> {
         self.outcome(keep, self.replicas.clone())
     }
 
-    /// A copy to which the role returns must have been well as long as its node, or it came back a moment ago.
+    /// A copy to which the role returns must have been well as long as its node, and the present reign must have lasted as long:
+    /// a role that has just moved does not move again at once.
     fn is_steady(&self, draft: &mut Draft, node: &NodeName) -> bool {
         let seen = self.view.instance(node, &self.service.id);
-        let remaining = self.service.steady.saturating_sub(seen.map_or(Duration::ZERO, |seen| seen.healthy_for));
+        let reigned = self.before.stood_for + self.view.goal_age;
+        let well_for = seen.map_or(Duration::ZERO, |seen| seen.healthy_for).min(reigned);
+        let remaining = self.service.steady.saturating_sub(well_for);
         if !remaining.is_zero() {
             let subject = Subject::Service(self.service.id.clone());
             draft.because(Reason::FailbackWaits { subject, node: node.clone(), remaining });

@@ -22,7 +22,7 @@ pub use grant::Grant;
 pub use ids::{Generation, ListenerName, NodeName, RoleKey, ServiceId, ServiceKind, Token};
 pub use observation::{AddressState, Fact, Health, InstanceObservation, InstanceState, Observation};
 pub use reason::{Reason, Subject};
-pub use replica::{Lsn, Position, Promise, ReplicaGoal, ReplicaObservation, SyncRule, Timeline};
+pub use replica::{Lsn, Position, Promise, Reign, ReplicaGoal, ReplicaObservation, SyncRule, Timeline};
 pub use role::{DomainLevel, Role};
 pub use step::Step;
 pub use time::Instant;

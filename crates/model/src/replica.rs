@@ -57,6 +57,16 @@ impl SyncRule {
     }
 }
 
+/// What a primary begins with: its first commit must already wait for the right standbys, so both come with the order to
+/// start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reign {
+    /// The timeline that it opens, unless it is on it already.
+    pub timeline: Timeline,
+    /// Whom its commits wait for, from the first.
+    pub rule: SyncRule,
+}
+
 /// What a replicated service's goal says beyond who should be primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaGoal {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, ListenerName, NodeName, RoleKey, ServiceId, Token};
-use crate::replica::{SyncRule, Timeline};
+use crate::replica::{Reign, SyncRule};
 use crate::role::Role;
 
 /// One idempotent act on one node, stamped with the goal it serves.
@@ -35,8 +35,8 @@ pub enum Step {
         token: Option<Token>,
         /// For which goal.
         generation: Generation,
-        /// The timeline that a database's primary opens, unless it is on it already.
-        timeline: Option<Timeline>,
+        /// What a database's primary begins with.
+        reign: Option<Reign>,
     },
     /// Make sure that no instance runs: its stop signal, its grace, then the end of everything inside.
     Stop {

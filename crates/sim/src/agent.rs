@@ -446,8 +446,8 @@ impl World {
         match step {
             Step::TakeGrant { role, token, instead_of } => self.take_grant(n, role, *token, *instead_of),
             Step::ReleaseGrant { role, .. } => self.release_grant(n, role),
-            Step::Start { service, token, timeline, .. } => match self.service_named(service) {
-                Some(number) if self.is_database(number) => self.start_database(n, number, *token, *timeline),
+            Step::Start { service, token, reign, .. } => match self.service_named(service) {
+                Some(number) if self.is_database(number) => self.start_database(n, number, *token, reign.as_ref()),
                 _ => self.start_instance(n, service, *token),
             },
             Step::Stop { service } => {

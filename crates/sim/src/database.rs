@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use backstay_model::replica as order;
 use backstay_model::{
     Generation, Health, InstanceState, Lsn, NodeName, Position, Promise, ReplicaObservation, SyncRule, Timeline, Token,
 };
@@ -56,8 +57,8 @@ pub(crate) struct Upstream {
 #[derive(Debug, Default)]
 pub(crate) struct Database {
     pub(crate) copy: Copy,
-    /// The receiver's connection, and when it last heard something; none: there is no receiver.
-    stream: Option<(u64, u64)>,
+    /// None: there is no receiver.
+    stream: Option<Receiver>,
     /// A rewind or copy is being made, by this start of the instance.
     mending: bool,
     pub(crate) primary: Option<Reign>,
@@ -65,6 +66,16 @@ pub(crate) struct Database {
     ending: Option<Generation>,
     /// The timeline that it opens when it becomes primary.
     opens: u32,
+}
+
+/// The process that receives a stream.
+#[derive(Clone, Copy, Debug)]
+struct Receiver {
+    /// Its connection.
+    id: u64,
+    heard_at: u64,
+    /// The primary has taken it.
+    is_taken: bool,
 }
 
 /// What a primary knows.
@@ -177,10 +188,15 @@ impl World {
         n: usize,
         service: usize,
         token: Option<Token>,
-        timeline: Option<Timeline>,
+        order: Option<&order::Reign>,
     ) {
-        if let Some(timeline) = timeline {
-            self.nodes[n].database.opens = timeline.0;
+        let late = self.mutant == Some(Mutant::RuleAfterStart);
+        let database = &mut self.nodes[n].database;
+        if let Some(order) = order {
+            database.opens = order.timeline.0;
+            if database.primary.is_none() && !late {
+                database.copy.rule = order.rule.clone();
+            }
         }
         let slot = &self.nodes[n].instances[service];
         if !slot.lives() {
@@ -268,11 +284,11 @@ impl World {
             return self.send_log(n);
         }
         let (now, database) = (self.now, &self.nodes[n].database);
-        let silent = database.stream.is_none_or(|(_, heard)| now - heard > RECEIVER_TIMEOUT);
+        let silent = database.stream.is_none_or(|receiver| now - receiver.heard_at > RECEIVER_TIMEOUT);
         if let (Some(upstream), true, false) = (database.copy.upstream.clone(), silent, database.mending) {
             let stream = self.fresh_id();
             let database = &mut self.nodes[n].database;
-            database.stream = Some((stream, now));
+            database.stream = Some(Receiver { id: stream, heard_at: now, is_taken: false });
             let (history, flushed) = (Rc::clone(&database.copy.history), database.copy.flushed);
             if database.copy.has_data {
                 let talk = Talk::Connect { from: n, stream, history, flushed, token: upstream.token };
@@ -309,7 +325,7 @@ impl World {
                 self.connected(n, from, stream, &history, flushed, token)
             }
             Talk::Diverged { stream } => {
-                if self.nodes[n].database.stream.is_some_and(|(current, _)| current == stream)
+                if self.nodes[n].database.stream.is_some_and(|receiver| receiver.id == stream)
                     && let Some(service) = self.database_service()
                 {
                     self.mend_copy(n, service);
@@ -344,8 +360,8 @@ impl World {
     fn received(&mut self, n: usize, from: usize, stream: u64, history: History, upto: u64) {
         let now = self.now;
         let database = &mut self.nodes[n].database;
-        let Some((_, heard)) = database.stream.as_mut().filter(|(current, _)| *current == stream) else { return };
-        *heard = now;
+        let Some(receiver) = database.stream.as_mut().filter(|receiver| receiver.id == stream) else { return };
+        (receiver.heard_at, receiver.is_taken) = (now, true);
         if self.mutant == Some(Mutant::AcknowledgedBeforeFlush) {
             self.talk(n, from, Talk::Acknowledge { from: n, stream, flushed: upto });
         }
@@ -356,7 +372,7 @@ impl World {
     /// What a stream brought is on disk.
     pub(crate) fn flushed(&mut self, n: usize, from: usize, stream: u64, history: &History, upto: u64) {
         let database = &mut self.nodes[n].database;
-        if !database.stream.is_some_and(|(current, _)| current == stream) {
+        if !database.stream.is_some_and(|receiver| receiver.id == stream) {
             return;
         }
         let copy = &mut database.copy;
@@ -455,7 +471,7 @@ impl World {
     pub(crate) fn observe_database(&self, n: usize, health: Health) -> ReplicaObservation {
         let database = &self.nodes[n].database;
         let copy = &database.copy;
-        let hears = database.stream.is_some_and(|(_, heard)| self.now - heard <= RECEIVER_TIMEOUT);
+        let hears = database.stream.is_some_and(|r| r.is_taken && self.now - r.heard_at <= RECEIVER_TIMEOUT);
         let streams = copy.upstream.as_ref().filter(|_| hears && !database.mending && health == Health::Passing);
         let primary = database.primary.as_ref();
         let covers = primary.is_some_and(|reign| confirmed(copy, reign, &self.names) >= reign.rule_from);

@@ -43,6 +43,8 @@ pub enum Mutant {
     VouchesBlindly,
     /// A primary takes clients before its rule covers what it found.
     OpensAtOnce,
+    /// A primary is told whom to wait for after it has begun.
+    RuleAfterStart,
     /// A copy that has parted from the primary's follows it all the same.
     RejoinWithoutRewind,
     /// A standby acknowledges what it has received, before it is on disk.
@@ -97,6 +99,7 @@ impl Mutant {
             Self::RestartedIdle,
             Self::VouchesBlindly,
             Self::OpensAtOnce,
+            Self::RuleAfterStart,
             Self::RejoinWithoutRewind,
             Self::AcknowledgedBeforeFlush,
             Self::CoverNotAwaited,
@@ -137,6 +140,7 @@ impl Mutant {
             Self::RestartedIdle => "restarted-idle",
             Self::VouchesBlindly => "vouches-blindly",
             Self::OpensAtOnce => "opens-at-once",
+            Self::RuleAfterStart => "rule-after-start",
             Self::RejoinWithoutRewind => "rejoin-without-rewind",
             Self::AcknowledgedBeforeFlush => "acknowledged-before-flush",
             Self::CoverNotAwaited => "cover-not-awaited",
