@@ -17,7 +17,7 @@ use backstay_model::{
     ReplicaObservation, Role, RoleGoal, RoleKey, ServiceGoal, Subject, SyncRule, Timeline,
     reason::{MoveCause, WhyNot},
 };
-use backstay_spec::{Degrade, MaxLoss, PostgresSpec, ServiceSpec, Workload};
+use backstay_spec::{Degrade, Failback, MaxLoss, PostgresSpec, ServiceSpec, Workload};
 
 use crate::decide::Draft;
 use crate::exclusive::{self, TAKE_WITHIN};
@@ -86,7 +86,8 @@ pub(crate) fn revise(
         None => turn.without_holder(draft),
     };
     let mut role_after = outcome.role;
-    let stands = role_after.holder == turn.before.holder && role_after.next == turn.before.next;
+    let asks_on = outcome.replicas.asks == turn.replicas.asks;
+    let stands = asks_on && role_after.holder == turn.before.holder && role_after.next == turn.before.next;
     role_after.stood_for = if stands { turn.before.stood_for + view.goal_age } else { Duration::ZERO };
 
     let holder = role_after.holder.clone();
@@ -226,9 +227,7 @@ impl Turn<'_> {
             return self.untaken(draft, holder, keep);
         }
         let wanted = self.wanted(draft, holder, ready, chosen);
-        // A holder that its preferred successor displaces from the placement goes by failback, not because of the file.
-        let must_leave = self.must_leave(holder).filter(|cause| *cause != MoveCause::NotAllowed || wanted.is_none());
-        if let Some(cause) = must_leave {
+        if let Some(cause) = self.must_leave(holder) {
             return match other {
                 Some(other) => self.move_to(draft, holder, other, cause),
                 None => {
@@ -299,10 +298,19 @@ impl Turn<'_> {
         let seen = self.view.instance(holder, &self.service.id);
         match () {
             _ if self.members.get(holder).is_some_and(|m| m.unfit == Some(WhyNot::Drained)) => Some(MoveCause::Drained),
-            _ if self.never_primary(holder) || !self.placed.contains(holder) => Some(MoveCause::NotAllowed),
+            _ if self.never_primary(holder) => Some(MoveCause::NotAllowed),
+            // A preferred node that takes its place first gets a copy, then the role.
+            _ if !self.placed.contains(holder) && !self.has_better(holder) => Some(MoveCause::NotAllowed),
             _ if seen.is_some_and(|seen| seen.state == InstanceState::Failed) => Some(MoveCause::HolderFailing),
             _ => None,
         }
+    }
+
+    /// A node is placed to which the role will return.
+    fn has_better(&self, holder: &NodeName) -> bool {
+        let rank = |node: &NodeName| self.service.prefer.iter().position(|n| n == node).unwrap_or(usize::MAX);
+        let better = |node: &NodeName| rank(node) < rank(holder) && !self.never_primary(node);
+        self.service.failback == Failback::Auto && self.placed.iter().any(better)
     }
 
     /// A planned move: the old primary stops first, so that everything it wrote is on the others.

@@ -96,11 +96,13 @@ pub(crate) struct Reign {
 /// What travels between databases.
 #[derive(Clone, Debug)]
 pub(crate) enum Talk {
+    /// `needs`: what the copy must reach to be whole.
     Connect {
         from: usize,
         stream: u64,
         history: History,
         flushed: u64,
+        needs: u64,
         token: Token,
     },
     /// The copy is not a beginning of the primary's: it must be mended first.
@@ -245,7 +247,7 @@ impl World {
         self.nodes[n].database.primary = Some(reign);
         let copy = self.nodes[n].database.copy.clone();
         self.say(|w| format!("{}: its database is primary on timeline {}, at {position}", w.names[n], copy.timeline()));
-        let verdict = self.checks.durability.reigns(&self.names[n], &copy, is_new);
+        let verdict = self.checks.durability.reigns(&self.names[n], &copy, is_new || open);
         self.judge(verdict);
         let id = self.nodes[n].instances[service].id;
         self.push_in(MS, Happening::DatabaseTick { node: n, service, id });
@@ -291,7 +293,8 @@ impl World {
             database.stream = Some(Receiver { id: stream, heard_at: now, is_taken: false });
             let (history, flushed) = (Rc::clone(&database.copy.history), database.copy.flushed);
             if database.copy.has_data {
-                let talk = Talk::Connect { from: n, stream, history, flushed, token: upstream.token };
+                let needs = if database.copy.whole { 0 } else { database.copy.must_reach };
+                let talk = Talk::Connect { from: n, stream, history, flushed, needs, token: upstream.token };
                 self.talk(n, upstream.node, talk);
             } else {
                 self.mend_copy(n, service);
@@ -321,8 +324,8 @@ impl World {
             return;
         }
         match talk {
-            Talk::Connect { from, stream, history, flushed, token } => {
-                self.connected(n, from, stream, &history, flushed, token)
+            Talk::Connect { from, stream, history, flushed, needs, token } => {
+                self.connected(n, (from, stream), &history, (flushed, needs), token);
             }
             Talk::Diverged { stream } => {
                 if self.nodes[n].database.stream.is_some_and(|receiver| receiver.id == stream)
@@ -344,12 +347,20 @@ impl World {
         }
     }
 
-    fn connected(&mut self, n: usize, from: usize, stream: u64, history: &History, flushed: u64, token: Token) {
+    fn connected(
+        &mut self,
+        n: usize,
+        (from, stream): (usize, u64),
+        history: &History,
+        (flushed, needs): (u64, u64),
+        token: Token,
+    ) {
         let forgiving = self.mutant == Some(Mutant::RejoinWithoutRewind);
         let database = &mut self.nodes[n].database;
         let Some(reign) = database.primary.as_mut().filter(|reign| reign.token == token) else { return };
         let shared = common(history, flushed, &database.copy.history, database.copy.flushed);
-        if shared < flushed && !forgiving {
+        // What it needs may be on a branch that is no more.
+        if (shared < flushed && !forgiving) || needs > database.copy.flushed {
             return self.talk(n, from, Talk::Diverged { stream });
         }
         reign.senders.insert(from, (stream, 0));
@@ -427,7 +438,8 @@ impl World {
         let database = &mut self.nodes[n].database;
         let Some(reign) = &mut database.primary else { return };
         let confirmed = confirmed(&database.copy, reign, &names);
-        reign.open |= confirmed >= reign.opens_at;
+        let opens = !reign.open && confirmed >= reign.opens_at;
+        reign.open |= opens;
         // What was found at the start is there for all to see once clients come, whoever has it.
         let seen = if reign.open { confirmed.max(reign.opens_at).min(database.copy.flushed) } else { 0 };
         if seen <= reign.acknowledged || !reign.open {
@@ -436,6 +448,10 @@ impl World {
         let news = seen - reign.acknowledged;
         reign.acknowledged = seen;
         let copy = database.copy.clone();
+        if opens {
+            let verdict = self.checks.durability.has_all(&names[n], &copy);
+            self.judge(verdict);
+        }
         let sync = copy.rule.k > 0;
         self.ops_ok += news.min(16);
         let excused = self.checks.exclusivity.was_paused(now, n);

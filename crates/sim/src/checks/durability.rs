@@ -61,7 +61,8 @@ impl Durability {
             return Err(format!("two promotions open timeline {}, the second on {node}", copy.timeline()));
         }
         self.reigns.insert(copy.timeline(), copy.clone());
-        self.has_all(node, copy)
+        // One that goes on where it was may have been replaced meanwhile: it must not take clients.
+        if is_new { self.has_all(node, copy) } else { Ok(()) }
     }
 
     /// Commits wait for nobody from now on, as the file allows where standbys are lacking: what is not copied may be lost.
