@@ -26,6 +26,8 @@ use crate::view::View;
 
 /// A planned move that has not come to an end after this time is called off, if the old primary is still there.
 const MOVE_WITHIN: Duration = Duration::from_secs(10);
+/// So long a takeover waits for the node that was asked for.
+const NEXT_WITHIN: Duration = Duration::from_secs(1);
 /// After this time without enough promises the role returns to the last primary, if that is here.
 const RETURN_AFTER: Duration = Duration::from_secs(3);
 /// So long a standby may take to follow a new primary before commits stop counting on it.
@@ -415,11 +417,17 @@ impl Turn<'_> {
         let rank = |node: &NodeName| self.placed.iter().position(|placed| placed == node).unwrap_or(usize::MAX);
         let reluctant = |node: &NodeName| self.weary(node) || self.members.get(node).is_some_and(|m| m.unfit.is_some());
         lossless.sort_by_key(|node| (self.before.next.as_ref() != Some(*node), reluctant(node), rank(node)));
+        // Whoever was asked for has a moment to promise, even if another is certain to have everything already.
+        let waited = self.before.stood_for + self.view.goal_age;
+        let next = self.before.next.as_ref().filter(|next| self.replicas.stored.members.contains(*next) && able(next));
+        if next.is_some_and(|next| waited < NEXT_WITHIN && !promises.iter().any(|(node, _)| *node == next)) {
+            draft.look_again_in(NEXT_WITHIN.saturating_sub(waited));
+            return self.outcome(self.before.clone(), self.replicas.clone());
+        }
         if let Some(node) = lossless.first() {
             return self.named(draft, &(*node).clone(), cause, true);
         }
         // Nobody is certain to have everything but the one that wrote it.
-        let waited = self.before.stood_for + self.view.goal_age;
         let returns = |last: &NodeName| {
             self.may_return(last) && (waited >= RETURN_AFTER || (cause == MoveCause::HolderLost && self.is_alive(last)))
         };

@@ -449,7 +449,7 @@ impl World {
         reign.acknowledged = seen;
         let copy = database.copy.clone();
         if opens {
-            let verdict = self.checks.durability.has_all(&names[n], &copy);
+            let verdict = self.checks.durability.opens(&names[n], &copy);
             self.judge(verdict);
         }
         let sync = copy.rule.k > 0;

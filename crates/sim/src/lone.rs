@@ -1,6 +1,5 @@
 //! Runs with one fault and nothing else: what DESIGN §6 promises is then due, in true time.
 
-use backstay_model::reason::MoveCause;
 use backstay_model::{InstanceState, NodeName, RoleKey, Subject};
 
 use crate::clock::{MS, SECOND};
@@ -20,7 +19,7 @@ const AFTER_PROMISED_MOVE: u64 = 6 * SECOND;
 #[derive(Clone, Debug)]
 pub(crate) enum Promise {
     /// Every exclusive role acts on a node that is there.
-    RolesAct,
+    RolesAct { again: bool },
     /// The role acts on this node.
     ActsOn { role: usize, node: usize },
 }
@@ -35,19 +34,22 @@ impl World {
             0 => {
                 self.say(|w| format!("lone fault: {} is killed", w.names[holder]));
                 self.kill_node_until_healed(holder);
-                (Promise::RolesAct, AFTER_NODE_LOSS)
+                (Promise::RolesAct { again: true }, AFTER_NODE_LOSS)
             }
             1 => {
                 let Some(service) = self.service_of_role(role) else { return };
                 self.say(|w| format!("lone fault: {} crashes on {}", w.services[service], w.names[holder]));
                 self.crash_instance(holder, service);
                 match self.is_database(service) {
-                    true => (Promise::RolesAct, AFTER_PROMISED_MOVE),
+                    true => (Promise::RolesAct { again: true }, AFTER_PROMISED_MOVE),
                     false => (Promise::ActsOn { role, node: holder }, AFTER_CRASH),
                 }
             }
             _ => {
                 let Some(target) = self.standby_of(role) else { return };
+                if self.is_database_role(role) && crate::checks::redundancy::missing(self).is_some() {
+                    return;
+                }
                 let RoleKey::Service(id) = self.roles[role].clone() else { return };
                 self.say(|w| format!("lone switchover of {id} to {}", w.names[target]));
                 self.switchovers.insert(Subject::Service(id), self.names[target].clone());
@@ -56,14 +58,6 @@ impl World {
             }
         };
         self.push_in(within, Happening::Due(promise));
-    }
-
-    /// A database that is on its way back to its preferred node: its outage is a planned one.
-    fn is_moving(&self, role: usize) -> bool {
-        let RoleKey::Service(id) = &self.roles[role] else { return false };
-        let goal = self.in_force.and_then(|goal| self.goals[goal].goal.services.get(id));
-        let next = goal.and_then(|service| service.primary.as_ref()?.why.filter(|why| *why == MoveCause::Failback));
-        self.is_database_role(role) && next.is_some()
     }
 
     fn is_database_role(&self, role: usize) -> bool {
@@ -100,13 +94,18 @@ impl World {
                 }
             })
         };
+        // A database that went back to its preferred node just now is given the time that takes.
+        let database = (1..self.roles.len()).find(|role| self.is_database_role(*role));
+        if let (Promise::RolesAct { again: true }, Some(role)) = (promise, database)
+            && !acts(role, None)
+        {
+            return self.push_in(AFTER_PROMISED_MOVE / 2, Happening::Due(Promise::RolesAct { again: false }));
+        }
         let verdict = match promise {
-            Promise::RolesAct => {
-                match (1..self.roles.len()).find(|role| !acts(*role, None) && !self.is_moving(*role)) {
-                    Some(role) => Err(format!("{} s after its node was lost, {} acts nowhere", 6, self.roles[role])),
-                    None => Ok(()),
-                }
-            }
+            Promise::RolesAct { .. } => match (1..self.roles.len()).find(|role| !acts(*role, None)) {
+                Some(role) => Err(format!("{} s after its node was lost, {} acts nowhere", 6, self.roles[role])),
+                None => Ok(()),
+            },
             Promise::ActsOn { role, node } if acts(*role, Some(*node)) => Ok(()),
             Promise::ActsOn { role, node } => {
                 Err(format!("{} does not act on {} in the time promised", self.roles[*role], self.names[*node]))

@@ -70,9 +70,19 @@ impl Durability {
         self.safe.clear();
     }
 
+    /// A primary takes clients again: it must have what its own reign and those before it promised. A newer one may reign by
+    /// then; until its deadline the old one may be read.
+    pub(crate) fn opens(&self, node: &NodeName, copy: &Copy) -> Result<(), String> {
+        self.has(node, copy, copy.timeline())
+    }
+
     /// A copy has everything that was promised to clients.
     pub(crate) fn has_all(&self, node: &NodeName, copy: &Copy) -> Result<(), String> {
-        let lost = self.safe.iter().find(|(timeline, place)| !copy.contains(**timeline, **place));
+        self.has(node, copy, u32::MAX)
+    }
+
+    fn has(&self, node: &NodeName, copy: &Copy, until: u32) -> Result<(), String> {
+        let lost = self.safe.range(..=until).find(|(timeline, place)| !copy.contains(**timeline, **place));
         match lost {
             None => Ok(()),
             Some((timeline, place)) => Err(format!(
