@@ -47,14 +47,14 @@ impl World {
             }
             _ => {
                 let Some(target) = self.standby_of(role) else { return };
-                if self.is_database_role(role) && crate::checks::redundancy::missing(self).is_some() {
-                    return;
-                }
                 let RoleKey::Service(id) = self.roles[role].clone() else { return };
                 self.say(|w| format!("lone switchover of {id} to {}", w.names[target]));
                 self.switchovers.insert(Subject::Service(id), self.names[target].clone());
-                let within = if self.is_database_role(role) { AFTER_PROMISED_MOVE } else { AFTER_SWITCHOVER };
-                (Promise::ActsOn { role, node: target }, within)
+                match self.is_database_role(role) {
+                    // Whose copy has just not been whole is refused.
+                    true => (Promise::RolesAct { again: true }, AFTER_PROMISED_MOVE),
+                    false => (Promise::ActsOn { role, node: target }, AFTER_SWITCHOVER),
+                }
             }
         };
         self.push_in(within, Happening::Due(promise));

@@ -3,8 +3,8 @@
 use backstay_model::Reason;
 use backstay_model::reason::MoveCause;
 
-/// A fault explains so many moves, on average over a run: one role goes away and comes back.
-const MOVES_PER_FAULT: u64 = 2;
+/// A fault explains so many moves, on average over a run: roles go away and come back.
+const MOVES_PER_FAULT: u64 = 3;
 /// So many moves of each role need no fault: the first placement, and the return to a preferred node.
 const MOVES_WITHOUT_FAULT: u64 = 2;
 
