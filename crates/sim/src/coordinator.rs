@@ -9,9 +9,9 @@ use backstay_model::{Fact, Goal, Instant, NodeName, Observation, Role, RoleGoal,
 
 use crate::clock::{MS, SECOND};
 use crate::cluster::LEASE;
-use crate::faults::Course;
 use crate::message::Context;
 use crate::mutant::Mutant;
+use crate::plan::Course;
 use crate::store::GOAL_KEY;
 use crate::world::{Proposed, World};
 

@@ -41,6 +41,10 @@ pub enum Mutant {
     RestartedIdle,
     /// An agent vouches for a role however long its proof of life is overdue.
     VouchesBlindly,
+    /// What an agent has obeyed is not synced before it acts, and goes with the power.
+    ObeyedUnsynced,
+    /// A guard's deadline stands still while its machine is suspended.
+    SuspendStopsGuard,
 }
 
 impl Mutant {
@@ -66,6 +70,8 @@ impl Mutant {
             Self::OldGoalObeyed,
             Self::RestartedIdle,
             Self::VouchesBlindly,
+            Self::ObeyedUnsynced,
+            Self::SuspendStopsGuard,
         ]
     }
 
@@ -91,6 +97,8 @@ impl Mutant {
             Self::OldGoalObeyed => "old-goal-obeyed",
             Self::RestartedIdle => "restarted-idle",
             Self::VouchesBlindly => "vouches-blindly",
+            Self::ObeyedUnsynced => "obeyed-unsynced",
+            Self::SuspendStopsGuard => "suspend-stops-guard",
         }
     }
 }

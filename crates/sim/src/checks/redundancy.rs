@@ -51,9 +51,10 @@ pub(crate) fn missing(world: &World) -> Option<String> {
     None
 }
 
-/// How many instances the model asks for and the nodes allow; where domains run out they are doubled up.
+/// How many instances the model asks for and the nodes that are there allow; where domains run out they are doubled up.
 fn placeable(world: &World, service: &ServiceSpec) -> usize {
-    let carriers = world.spec.nodes.values().filter(|node| !node.witness).count();
+    let carries = |name: &NodeName| world.spec.nodes.get(name).is_some_and(|node| !node.witness);
+    let carriers = world.names.iter().zip(&world.nodes).filter(|(name, node)| node.up && carries(name)).count();
     (service.instances_wanted() as usize).min(carriers)
 }
 
