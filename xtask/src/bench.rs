@@ -29,6 +29,7 @@ const BENCHES: &[Bench] = &[
         about: "placement, every failure and every prediction on clusters of growing size; a fault tree",
         run: planner,
     },
+    Bench { name: "sim", about: "events and whole worlds a second of the simulator, on one processor", run: sim },
     Bench {
         name: "balancer",
         about: "requests and processor time against HAProxy, in paired rounds",
@@ -81,6 +82,10 @@ fn planner(root: &Path, runner: &Runner) -> Result<Answer, String> {
         example(root, runner, "planner", name)?;
     }
     Ok(Answer::Measured)
+}
+
+fn sim(root: &Path, runner: &Runner) -> Result<Answer, String> {
+    example(root, runner, "sim", "bench_sim")
 }
 
 /// Runs an example of a crate that times itself.

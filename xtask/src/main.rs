@@ -1,6 +1,7 @@
-//! `cargo xtask VERB`: what the project does to itself: `tidy`, `test` and `bench`. The program itself is `backstay`.
+//! `cargo xtask VERB`: what the project does to itself: `tidy`, `test`, `mutants` and `bench`. The program itself is `backstay`.
 
 mod bench;
+mod mutants;
 mod process;
 mod test;
 mod tidy;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask VERB
   tidy [--ratchet]   check the architecture and the house rules; --ratchet commits lower numbers
   test [--fast]      the one test command; --fast leaves out the lab and the long simulations
+  mutants [NAME]     run every wrong product in the simulator; each must be caught
   bench [NAME]       measure and print; without a name, all of them
   bench --list       name the benches";
 
@@ -32,6 +34,8 @@ fn dispatch(arguments: &[&str]) -> Result<bool, String> {
         ["tidy", "--ratchet"] => Ok(tidy::run(&root()?, true)?.failed == 0),
         ["test"] => test::run(&root()?, false),
         ["test", "--fast"] => test::run(&root()?, true),
+        ["mutants"] => mutants::run(&root()?, None),
+        ["mutants", name] => mutants::run(&root()?, Some(name)),
         ["bench"] => bench::run(&root()?, None),
         ["bench", "--list"] => Ok(bench::list()),
         ["bench", name] => bench::run(&root()?, Some(name)),

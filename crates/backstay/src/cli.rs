@@ -2,6 +2,8 @@
 
 pub mod estimate;
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -306,7 +308,11 @@ pub struct ModelsArgs {
 
 /// `sim`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct SimArgs {
+    /// What to do instead of running worlds.
+    #[command(subcommand)]
+    pub verb: Option<SimVerb>,
     /// One world
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "mutants"])]
     pub seed: Option<u64>,
@@ -319,6 +325,26 @@ pub struct SimArgs {
     /// Run one deliberately wrong product
     #[arg(long, value_name = "NAME", conflicts_with = "mutants")]
     pub mutant: Option<String>,
+    /// Leave these faults of the world out (3,5,9..12)
+    #[arg(long, value_name = "LIST", requires = "seed", conflicts_with_all = ["seeds", "mutants"])]
+    pub without: Option<Without>,
+    /// Write everything that happens in the world into this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "seed", conflicts_with_all = ["seeds", "mutants"])]
+    pub trace: Option<PathBuf>,
+}
+
+/// `sim …`.
+#[derive(Debug, Subcommand)]
+pub enum SimVerb {
+    /// Run the world of a trace again and compare, line by line
+    Replay {
+        /// What `sim --trace` wrote
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Show one line at a time: Enter goes on, a number goes there, q ends
+        #[arg(long)]
+        step: bool,
+    },
 }
 
 /// `A..B`, both ends included.
@@ -342,6 +368,52 @@ impl FromStr for Seeds {
             return Err(format!("{first} is behind {last}"));
         }
         Ok(Self { first, last })
+    }
+}
+
+/// Faults that are left out: `3,5,9..12`, both ends of a range included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Without(pub BTreeSet<u32>);
+
+impl FromStr for Without {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("`{text}` is not a list of faults such as 3,5,9..12");
+        let number = |text: &str| text.parse::<u32>().map_err(|_| wanted());
+        let mut all = BTreeSet::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once("..") {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last {
+                return Err(format!("{first} is behind {last}"));
+            }
+            if last >= backstay_sim::STRIKES_MAX {
+                return Err(format!(
+                    "no world has a fault {last}; they are numbered below {}",
+                    backstay_sim::STRIKES_MAX
+                ));
+            }
+            all.extend(first..=last);
+        }
+        Ok(Self(all))
+    }
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.iter().copied().peekable();
+        let mut parts = Vec::new();
+        while let Some(first) = rest.next() {
+            let mut last = first;
+            while let Some(next) = rest.next_if_eq(&(last + 1)) {
+                last = next;
+            }
+            parts.push(if first == last { first.to_string() } else { format!("{first}..{last}") });
+        }
+        f.write_str(&parts.join(","))
     }
 }
 
@@ -390,6 +462,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn faults_left_out_are_written_as_they_are_read() {
+        for text in ["3", "3,5,9..12", "0..255", "1,3"] {
+            assert_eq!(text.parse::<Without>().map(|without| without.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!("12,9..11,3,5".parse::<Without>().map(|without| without.to_string()), Ok("3,5,9..12".to_owned()));
+        for bad in ["", "3,", "5..3", "256", "x", "-1", "1..=2"] {
+            assert!(bad.parse::<Without>().is_err(), "{bad}");
+        }
     }
 
     #[test]

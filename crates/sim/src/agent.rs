@@ -12,6 +12,7 @@ use backstay_model::{
 
 use crate::clock::{MS, SECOND};
 use crate::cluster::LEASE;
+use crate::disk::DiskState;
 use crate::message::{Context, Message, Sent};
 use crate::mutant::Mutant;
 use crate::network::Passage;
@@ -63,6 +64,7 @@ impl World {
             let session = self.rng.next() | 1;
             let node = &mut self.nodes[n];
             (node.disk.session, node.disk.session_boot) = (session, boot);
+            self.sync(n);
         } else if let Some(agent) = &mut node.agent {
             agent.opened = true;
         }
@@ -74,7 +76,7 @@ impl World {
 
     /// A restarted voter's copy of the store lags behind what is agreed: its agent may first see an older goal.
     fn read_own_copy(&mut self, n: usize) {
-        if n >= self.store.voters || self.rng.chance(500) {
+        if n >= self.store.voters || self.store.is_learner(n) || self.rng.chance(500) {
             return;
         }
         let lag = self.rng.index(6);
@@ -258,6 +260,7 @@ impl World {
                     agent.opened = false;
                     agent.holds.fill(None);
                 }
+                self.sync(n);
                 self.renew(n);
                 self.wake_in(n, MS);
             }
@@ -413,7 +416,13 @@ impl World {
         if generation < self.nodes[n].disk.obeyed && self.mutant != Some(Mutant::OldGoalObeyed) {
             return;
         }
-        self.nodes[n].disk.obeyed = generation;
+        let disk = &mut self.nodes[n].disk;
+        // What cannot be kept is not obeyed.
+        if generation > disk.obeyed && disk.state == DiskState::Hung {
+            return;
+        }
+        disk.obeyed = generation;
+        self.sync(n);
         let seen = self.observe(n);
         let Some(agent) = &self.nodes[n].agent else { return };
         let steps = next_steps(

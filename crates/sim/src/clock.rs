@@ -18,17 +18,20 @@ pub(crate) struct Clock {
     base: u64,
     /// True time at which it started.
     since: u64,
+    /// Since when it stands, in true time.
+    stands_since: Option<u64>,
 }
 
 impl Clock {
     /// A clock that runs fast or slow by `drift` (0: slowest allowed, twice the maximum: fastest).
     pub(crate) fn new(drift: u64, base: u64, since: u64) -> Self {
-        Self { rate: RIGHT - DRIFT_PPM_MAX + drift, base, since }
+        Self { rate: RIGHT - DRIFT_PPM_MAX + drift, base, since, stands_since: None }
     }
 
     /// What it shows at this true time.
     pub(crate) fn reading(&self, now: u64) -> u64 {
-        self.base + now.saturating_sub(self.since) * self.rate / RIGHT
+        let until = self.stands_since.map_or(now, |stands| stands.min(now));
+        self.base + until.saturating_sub(self.since) * self.rate / RIGHT
     }
 
     /// How long in true time until it has gone on by this much; never too short.
@@ -38,13 +41,47 @@ impl Clock {
 
     /// Starts anew, as after a reboot.
     pub(crate) fn restart(&mut self, now: u64) {
-        (self.base, self.since) = (SECOND, now);
+        (self.base, self.since, self.stands_since) = (SECOND, now, None);
+    }
+
+    /// Goes on from its reading at another rate; the drift as in [`Clock::new`].
+    pub(crate) fn drift(&mut self, now: u64, drift: u64) {
+        (self.base, self.since) = (self.reading(now), now);
+        self.rate = RIGHT - DRIFT_PPM_MAX + drift;
+    }
+
+    /// Stands still, with the machine that a hypervisor stopped.
+    pub(crate) fn stop(&mut self, now: u64) {
+        self.stands_since = Some(now);
+    }
+
+    /// Goes on from where it stood; whether it stood.
+    pub(crate) fn go_on(&mut self, now: u64) -> bool {
+        let reading = self.reading(now);
+        let stood = self.stands_since.take().is_some();
+        if stood {
+            (self.base, self.since) = (reading, now);
+        }
+        stood
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_stood_or_drifts_never_goes_back() {
+        let mut clock = Clock::new(DRIFT_PPM_MAX, 0, 0);
+        clock.stop(10);
+        assert_eq!(clock.reading(1000), 10);
+        assert!(clock.go_on(1000));
+        assert!(!clock.go_on(1000));
+        assert_eq!(clock.reading(1005), 15);
+        clock.drift(2000, 2 * DRIFT_PPM_MAX);
+        assert_eq!(clock.reading(2000), 1010);
+        assert_eq!(clock.reading(2000 + RIGHT), 1010 + RIGHT + DRIFT_PPM_MAX);
+    }
 
     #[test]
     fn waiting_as_long_as_it_says_reaches_the_reading() {

@@ -13,9 +13,9 @@ use backstay_model::{
 use crate::checks::promises;
 use crate::clock::{MS, SECOND};
 use crate::cluster::LEASE;
-use crate::faults::Course;
 use crate::message::Context;
 use crate::mutant::Mutant;
+use crate::plan::Course;
 use crate::store::{GOAL_KEY, PROMISE_PREFIX, decode_promise};
 use crate::world::{Proposed, World};
 

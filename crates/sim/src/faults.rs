@@ -1,75 +1,20 @@
-//! What goes wrong: each seed draws a few kinds of fault and how often they strike, then nothing is random but by the seed.
+//! What goes wrong, as it happens: strikes of the plan hit the world, last, and are mended.
+
+use std::fmt;
 
 use backstay_model::{InstanceState, RoleKey, Subject};
 
-use crate::clock::{MS, SECOND};
+use crate::clock::{DRIFT_PPM_MAX, MS, SECOND};
+use crate::disk::DiskState;
 use crate::network::DELAY_QUIET;
+use crate::plan::{Course, Kind, LONE_KINDS, Plan, Strike};
 use crate::rng::Rng;
 use crate::store::COMMIT_QUIET;
 use crate::world::{Happening, World};
 
-/// So many runs in a thousand only have a bad network; up to the second number, only one fault.
-const MILD_BELOW: u64 = 50;
-const LONE_BELOW: u64 = 150;
-/// By then everything is placed and runs, and a preferred node has its role.
-const LONE_AT: u64 = 10 * SECOND;
-/// Longer than any promise that follows it.
-const LONE_LASTS: u64 = 8 * SECOND;
 /// The worst network that must cause no failover: 5 % loss, and up to 10 ms.
 const MILD_LOSS_PERMILLE: u64 = 50;
 const MILD_DELAY: u64 = 10 * MS;
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    InstanceCrash,
-    InstanceHang,
-    CannotStart,
-    AgentKill,
-    AgentFreeze,
-    NodeKill,
-    NodePause,
-    Isolation,
-    Halves,
-    OneWay,
-    Loss,
-    Delay,
-    Repeat,
-    Silence,
-    LeaderKill,
-    SlowCommit,
-    BalancerKill,
-    WallStep,
-    Drain,
-    Switchover,
-    Flapping,
-    NearLapse,
-}
-
-const KINDS: [Kind; 22] = [
-    Kind::InstanceCrash,
-    Kind::InstanceHang,
-    Kind::CannotStart,
-    Kind::AgentKill,
-    Kind::AgentFreeze,
-    Kind::NodeKill,
-    Kind::NodePause,
-    Kind::Isolation,
-    Kind::Halves,
-    Kind::OneWay,
-    Kind::Loss,
-    Kind::Delay,
-    Kind::Repeat,
-    Kind::Silence,
-    Kind::LeaderKill,
-    Kind::SlowCommit,
-    Kind::BalancerKill,
-    Kind::WallStep,
-    Kind::Drain,
-    Kind::Switchover,
-    Kind::Flapping,
-    Kind::NearLapse,
-];
 
 /// A fault that lasts and is mended.
 #[derive(Clone, Debug)]
@@ -93,301 +38,263 @@ pub(crate) enum Fault {
     Drain {
         node: usize,
     },
-    /// Cut off and joined again, so many times more.
+    /// The links are cut and joined again after each of these waits.
     Flap {
-        node: usize,
-        times: u32,
+        links: Vec<(usize, usize)>,
+        waits: Vec<u64>,
         cut: bool,
+    },
+    /// Links that are cut one by one and joined again in another order, as many steps as there are waits left.
+    Swizzle {
+        links: Vec<(usize, usize)>,
+        waits: Vec<u64>,
+    },
+    Disk {
+        node: usize,
+    },
+    /// These agents are killed again.
+    Storm {
+        nodes: Vec<usize>,
+        waits: Vec<u64>,
     },
 }
 
-/// The plan of one seed.
+/// One fault that struck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Struck {
+    /// Its place in the plan of the seed: what `without` names.
+    pub index: u32,
+    /// When, in true time.
+    pub at_ms: u64,
+    /// What kind of fault.
+    pub kind: String,
+    /// Whom it struck; none for what strikes all alike.
+    pub nodes: Vec<String>,
+    /// How long it was to last; none for what is over at once.
+    pub lasts_ms: Option<u64>,
+    /// What else there is to say: which service, how much.
+    pub detail: String,
+}
+
+impl fmt::Display for Struck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>3}  at {:>6}.{:03} s  {}", self.index, self.at_ms / 1000, self.at_ms % 1000, self.kind)?;
+        if !self.nodes.is_empty() {
+            write!(f, " {}", self.nodes.join(" "))?;
+        }
+        if !self.detail.is_empty() {
+            write!(f, " ({})", self.detail)?;
+        }
+        self.lasts_ms.map_or(Ok(()), |lasts| write!(f, " for {} ms", lasts))
+    }
+}
+
+/// The plan, and what has become of it.
 #[derive(Debug)]
 pub(crate) struct Faults {
-    kinds: Vec<Kind>,
-    /// Mean time between faults.
-    every: u64,
+    pub(crate) plan: Plan,
     /// True time at which they end.
     pub(crate) until: u64,
     /// How many struck.
     pub(crate) struck: u64,
     pub(crate) course: Course,
-}
-
-/// What kind of run it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Course {
-    /// Some kinds of fault, again and again.
-    Swarm,
-    /// Nothing fails; the network is as bad as a cluster must bear without a single failover (DESIGN §6).
-    Mild,
-    /// One fault only, so that the times promised in DESIGN §6 are due.
-    Lone,
+    /// Those that struck, in order.
+    pub(crate) list: Vec<Struck>,
 }
 
 impl Faults {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let share = [80, 200, 400][rng.index(3)];
-        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| rng.chance(share)).collect();
-        if kinds.is_empty() {
-            kinds.push(KINDS[rng.index(KINDS.len())]);
-        }
-        let every = [500 * MS, 1500 * MS, 4 * SECOND][rng.index(3)];
-        let course = match rng.below(1000) {
-            0..MILD_BELOW => Course::Mild,
-            MILD_BELOW..LONE_BELOW => Course::Lone,
-            _ => Course::Swarm,
-        };
-        Self { kinds, every, until: rng.between(12 * SECOND, 26 * SECOND), struck: 0, course }
+    pub(crate) fn of(plan: Plan) -> Self {
+        Self { until: plan.until, course: plan.course, plan, struck: 0, list: Vec::new() }
     }
-}
 
-/// A hang outlasts `proof_within` of S5, a lease, and what the checker allows.
-const HANG_MAX: u64 = 20 * SECOND;
-
-/// How long a fault lasts: often about as long as a lease, where the races are.
-fn lasts(rng: &mut Rng) -> u64 {
-    match rng.below(10) {
-        0..=3 => rng.between(2200 * MS, 3600 * MS),
-        4..=7 => rng.between(50 * MS, 1500 * MS),
-        _ => rng.between(1500 * MS, 8 * SECOND),
+    /// Whether a node is not among those that are healed.
+    pub(crate) fn stays_dead(&self, now: u64, node: usize) -> bool {
+        now >= self.until && self.plan.core.as_ref().is_some_and(|core| !core.contains(&node))
     }
 }
 
 impl World {
-    /// One fault, and the plan for the next.
-    pub(crate) fn strike(&mut self) {
-        if self.now >= self.faults.until {
-            return self.heal();
+    /// Plans every strike that is not left out, and the end of all faults.
+    pub(crate) fn plan_strikes(&mut self) {
+        let plan = &self.faults.plan;
+        let kept = plan.strikes.iter().filter(|strike| !plan.without.contains(&strike.index));
+        let kept: Vec<(u64, usize)> = kept.map(|strike| (strike.at, strike.index as usize)).collect();
+        for (at, index) in kept {
+            self.push_in(at, Happening::Strike(index));
         }
-        let wait = self.rng.between(self.faults.every / 4, self.faults.every * 2);
-        let wait = wait.min(self.faults.until.saturating_sub(self.now));
-        self.push_in(wait, Happening::Strike);
-        match self.faults.course {
-            Course::Swarm => {}
-            Course::Mild => {
-                (self.network.loss_permille, self.network.delay_max) = (MILD_LOSS_PERMILLE, MILD_DELAY);
-                return;
-            }
-            Course::Lone => {
-                if self.faults.struck == 0 && self.now >= LONE_AT {
-                    self.faults.until = self.faults.until.max(self.now + LONE_LASTS);
-                    self.strike_alone();
-                }
-                return;
-            }
+        self.push_in(self.faults.until, Happening::FaultsEnd);
+        if self.faults.course == Course::Mild {
+            self.push_in(3 * SECOND, Happening::Weather);
         }
-        let kind = self.faults.kinds[self.rng.index(self.faults.kinds.len())];
-        self.faults.struck += 1;
-        let node = self.rng.index(self.nodes.len());
-        let service = self.rng.index(self.services.len());
-        let (node, service) = match kind {
-            Kind::InstanceCrash | Kind::InstanceHang => self.living().unwrap_or((node, service)),
-            _ => (node, service),
-        };
-        self.say(|w| format!("fault: {kind:?} ({})", w.names[node]));
-        self.strike_with(kind, node, service);
     }
 
-    /// Some instance that lives.
-    fn living(&mut self) -> Option<(usize, usize)> {
+    /// The network turns as bad as a cluster must bear.
+    pub(crate) fn turn_mild(&mut self) {
+        (self.network.loss_permille, self.network.delay_max) = (MILD_LOSS_PERMILLE, MILD_DELAY);
+    }
+
+    /// One strike of the plan.
+    pub(crate) fn strike(&mut self, index: usize) {
+        let Some(strike) = self.faults.plan.strikes.get(index).cloned() else { return };
+        let strike = self.aimed(strike);
+        self.faults.struck += 1;
+        self.note(&strike);
+        match strike.kind {
+            _ if strike.is_lone() => self.strike_alone(&strike),
+            _ => self.strike_with(&strike),
+        }
+    }
+
+    /// Some kinds look for what is there when they strike.
+    fn aimed(&self, mut strike: Strike) -> Strike {
+        match strike.kind {
+            Kind::InstanceCrash | Kind::InstanceHang => {
+                (strike.node, strike.service) = self.living(strike.pick).unwrap_or((strike.node, strike.service));
+            }
+            Kind::LeaderKill => strike.node = self.store.leader.unwrap_or(strike.node),
+            _ if strike.is_lone() => {
+                let holder = self.grant_in_store(strike.role).and_then(|grant| self.node_named(&grant.holder));
+                strike.node = holder.unwrap_or(strike.node);
+            }
+            _ => {}
+        }
+        strike
+    }
+
+    /// Some instance that lives: the first in an order that is the same whatever else has happened.
+    fn living(&self, pick: u64) -> Option<(usize, usize)> {
         let all = self.nodes.iter().enumerate().flat_map(|(n, node)| {
             let living = node.instances.iter().enumerate().filter(|(_, instance)| instance.lives());
             living.map(move |(service, _)| (n, service))
         });
-        let all: Vec<_> = all.collect();
-        let pick = self.rng.index(all.len());
-        all.get(pick).copied()
+        all.min_by_key(|(n, service)| Rng::stream(pick, (n * 64 + service) as u64).next())
     }
 
-    fn strike_with(&mut self, kind: Kind, node: usize, service: usize) {
-        match kind {
+    fn note(&mut self, strike: &Strike) {
+        let nodes = match strike.whom() {
+            Whom::Nobody => Vec::new(),
+            Whom::Node => vec![self.names[strike.node].0.clone()],
+            Whom::Links => strike.links.iter().map(|(a, b)| format!("{}→{}", self.names[*a], self.names[*b])).collect(),
+        };
+        let detail = match strike.kind {
+            Kind::InstanceCrash | Kind::InstanceHang | Kind::CannotStart => self.services[strike.service].to_string(),
+            Kind::Switchover | Kind::LoneCrash | Kind::LoneHang | Kind::LoneFailure | Kind::LoneSwitchover => {
+                self.roles[strike.role].to_string()
+            }
+            Kind::Loss => format!("{} in a thousand", strike.amount),
+            Kind::Delay | Kind::SlowCommit | Kind::WallStep | Kind::NearLapse => {
+                format!("{} ms", strike.amount / MS)
+            }
+            Kind::SlowDisk => format!("{} ms", strike.amount / MS),
+            Kind::Flapping => format!("{} times", strike.waits.len().div_ceil(2)),
+            Kind::RestartStorm => format!("{} times", strike.waits.len()),
+            Kind::Drift => format!("{} ppm", strike.amount as i64 - DRIFT_PPM_MAX as i64),
+            Kind::WallStepAhead => format!("{} ms", strike.amount / MS),
+            _ => String::new(),
+        };
+        let struck = Struck {
+            index: strike.index,
+            at_ms: self.now / MS,
+            kind: format!("{:?}", strike.kind),
+            nodes,
+            lasts_ms: strike.is_lasting().then_some(strike.lasts / MS),
+            detail,
+        };
+        self.say(|_| format!("fault {struck}"));
+        self.faults.list.push(struck);
+    }
+
+    fn strike_with(&mut self, strike: &Strike) {
+        let Strike { node, service, lasts, amount, .. } = *strike;
+        match strike.kind {
             Kind::InstanceCrash if !self.nodes[node].paused => self.crash_instance(node, service),
             Kind::InstanceCrash => {}
-            Kind::InstanceHang => self.hang(node, service),
+            Kind::InstanceHang => self.hang(node, service, lasts),
             Kind::CannotStart => {
                 self.nodes[node].cannot_start[service] = true;
-                self.mend_later(Fault::CannotStart { node, service });
+                self.mend_after(lasts, Fault::CannotStart { node, service });
             }
-            Kind::AgentKill => self.kill_agent(node),
-            Kind::LeaderKill => self.kill_agent(self.store.leader.unwrap_or(node)),
-            Kind::NodeKill => self.kill_node(node),
-            Kind::AgentFreeze => self.stand_still(node, false),
-            Kind::NodePause => self.stand_still(node, true),
-            Kind::Isolation => self.cut(self.isolation(node)),
-            Kind::Halves => {
-                let side: Vec<bool> = self.nodes.iter().map(|_| self.rng.chance(500)).collect();
-                let crosses = |(one, other): &(usize, usize)| side[*one] != side[*other];
-                self.cut(self.pairs().filter(crosses).collect());
-            }
-            Kind::OneWay => {
-                let some: Vec<_> = self.pairs().collect();
-                let some = some.into_iter().filter(|_| self.rng.chance(200)).collect();
-                self.cut(some);
-            }
+            Kind::AgentKill | Kind::LeaderKill => self.kill_agent(node, lasts),
+            Kind::NodeKill => self.kill_node(node, lasts),
+            Kind::AgentFreeze => drop(self.stand_still(node, false, lasts)),
+            Kind::NodePause => drop(self.stand_still(node, true, lasts)),
+            Kind::ClockStop => self.stop_with_its_clock(node, lasts),
+            Kind::DiskLoss => self.lose_disk(node, lasts),
+            Kind::Blackout => self.black_out(lasts),
+            Kind::RestartStorm => self.storm(strike.crowd(self.nodes.len()), strike.waits.clone()),
+            Kind::Drift => self.drift(node, amount),
+            Kind::FullDisk => self.disk_turns(strike, DiskState::Full),
+            Kind::SlowDisk => self.disk_turns(strike, DiskState::Slow(amount)),
+            Kind::HungDisk => self.disk_turns(strike, DiskState::Hung),
+            Kind::Swizzle => self.swizzle(strike.links.clone(), strike.waits.clone()),
+            Kind::Isolation | Kind::Halves | Kind::OneWay | Kind::Ring | Kind::Bridge => self.cut(&strike.links, lasts),
             Kind::Loss => {
-                self.network.loss_permille = self.rng.between(20, 600);
-                self.mend_later(Fault::Loss);
+                self.network.loss_permille = amount;
+                self.mend_after(lasts, Fault::Loss);
             }
             Kind::Delay => {
-                self.network.delay_max = self.slowness();
-                self.mend_later(Fault::Delay);
+                self.network.delay_max = amount;
+                self.mend_after(lasts, Fault::Delay);
             }
             Kind::Repeat => {
                 self.network.twice_permille = 400;
                 self.network.delay_max = self.network.delay_max.max(80 * MS);
-                self.mend_later(Fault::Repeat);
+                self.mend_after(lasts, Fault::Repeat);
             }
             Kind::Silence => {
                 self.nodes[node].silenced = true;
-                self.mend_later(Fault::Silence { node });
+                self.mend_after(lasts, Fault::Silence { node });
             }
             Kind::SlowCommit => {
-                self.store.commit_max = self.slowness();
-                self.mend_later(Fault::SlowCommit);
+                self.store.commit_max = amount;
+                self.mend_after(lasts, Fault::SlowCommit);
             }
-            Kind::BalancerKill => {
-                if !self.nodes[node].paused && self.nodes[node].up {
-                    self.kill_balancer(node);
-                    let boot = self.nodes[node].boot;
-                    let takes = self.rng.between(100 * MS, 3 * SECOND);
-                    self.push_in(takes, Happening::BalancerStarts { node, boot });
-                }
-            }
-            Kind::WallStep => self.nodes[node].wall_step -= self.rng.between(SECOND, 60 * SECOND) as i64,
+            Kind::BalancerKill => self.lose_balancer(node, lasts),
+            Kind::WallStep => self.nodes[node].wall_step -= amount as i64,
+            Kind::WallStepAhead => self.nodes[node].wall_step += amount as i64,
             Kind::Drain => {
                 self.drains.insert(self.names[node].clone());
-                self.mend_later(Fault::Drain { node });
+                self.mend_after(lasts, Fault::Drain { node });
             }
-            Kind::Switchover => self.ask_switchover(node),
+            Kind::Switchover => self.ask_switchover(strike.role, node),
             Kind::NearLapse => {
-                // A renewal that arrives just when its lease runs out, while the log is behind.
-                let cuts = self.isolation(node);
-                cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
-                let after = self.rng.between(2400 * MS, 3000 * MS);
-                self.push_in(after, Happening::Mend(Fault::Cuts(cuts)));
-                self.store.commit_max = self.rng.between(200 * MS, 900 * MS);
-                self.push_in(after + 500 * MS, Happening::Mend(Fault::SlowCommit));
+                self.cut(&strike.links, lasts);
+                self.store.commit_max = amount;
+                self.mend_after(lasts + 500 * MS, Fault::SlowCommit);
             }
-            Kind::Flapping => self.mend(Fault::Flap { node, times: 6, cut: false }),
+            Kind::Flapping => self.flap(strike.links.clone(), strike.waits.clone(), false),
+            Kind::LoneLoss | Kind::LoneCrash | Kind::LoneHang | Kind::LoneFailure | Kind::LoneSwitchover => {}
         }
     }
 
-    /// How long something takes that is slow: mostly well within a lease, sometimes about as long.
-    fn slowness(&mut self) -> u64 {
-        match self.rng.chance(300) {
-            true => self.rng.between(SECOND, 3 * SECOND),
-            false => self.rng.between(20 * MS, 700 * MS),
-        }
-    }
-
-    fn mend_later(&mut self, fault: Fault) {
-        let after = lasts(&mut self.rng);
+    fn mend_after(&mut self, after: u64, fault: Fault) {
         self.push_in(after, Happening::Mend(fault));
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let count = self.nodes.len();
-        (0..count).flat_map(move |one| (0..count).filter(move |other| *other != one).map(move |other| (one, other)))
+    fn cut(&mut self, links: &[(usize, usize)], lasts: u64) {
+        links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        self.mend_after(lasts, Fault::Cuts(links.to_vec()));
     }
 
-    fn isolation(&self, node: usize) -> Vec<(usize, usize)> {
-        self.pairs().filter(|(one, other)| *one == node || *other == node).collect()
-    }
-
-    fn cut(&mut self, cuts: Vec<(usize, usize)>) {
-        cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
-        self.mend_later(Fault::Cuts(cuts));
-    }
-
-    fn hang(&mut self, node: usize, service: usize) {
+    pub(crate) fn hang(&mut self, node: usize, service: usize, lasts: u64) {
         let reading = self.boottime(node);
         let instance = &mut self.nodes[node].instances[service];
         if instance.state == InstanceState::Running && instance.hung_since.is_none() {
             instance.hung_since = Some(reading);
-            let after = if self.rng.chance(500) { HANG_MAX } else { self.rng.between(SECOND, HANG_MAX) };
-            self.push_in(after, Happening::Mend(Fault::Hang { node, service }));
+            self.mend_after(lasts, Fault::Hang { node, service });
         }
     }
 
-    fn kill_agent(&mut self, n: usize) {
-        let node = &mut self.nodes[n];
-        if node.paused || node.agent.take().is_none() {
-            return;
-        }
-        node.frozen = false;
-        node.deferred.clear();
-        let boot = node.boot;
-        // The parent mostly starts it again at once.
-        let takes = if self.rng.chance(500) { self.rng.between(20 * MS, 300 * MS) } else { lasts(&mut self.rng) };
-        self.push_in(takes, Happening::AgentStarts { node: n, boot });
-        self.say(|w| format!("{}: agent is killed", w.names[n]));
-    }
-
-    fn kill_node(&mut self, n: usize) {
-        if self.nodes[n].up {
-            self.kill_node_until_healed(n);
-            let takes = self.rng.between(SECOND, 8 * SECOND);
-            self.push_in(takes, Happening::NodeBoots { node: n });
+    fn lose_balancer(&mut self, node: usize, lasts: u64) {
+        if !self.nodes[node].paused && self.nodes[node].up {
+            self.kill_balancer(node);
+            let boot = self.nodes[node].boot;
+            self.push_in(lasts, Happening::BalancerStarts { node, boot });
         }
     }
 
-    /// A machine is gone until all faults end.
-    pub(crate) fn kill_node_until_healed(&mut self, n: usize) {
-        self.kill_everything(n);
-        let node = &mut self.nodes[n];
-        (node.up, node.paused, node.frozen) = (false, false, false);
-        node.boot += 1;
-        node.deferred.clear();
-    }
-
-    pub(crate) fn boot_node(&mut self, n: usize) {
-        if self.nodes[n].up {
-            return;
-        }
-        let now = self.now;
-        let node = &mut self.nodes[n];
-        (node.up, node.balancer_up) = (true, true);
-        node.clock.restart(now);
-        let boot = node.boot;
-        self.checks.leases.rebooted(n);
-        self.push_in(50 * MS, Happening::AgentStarts { node: n, boot });
-    }
-
-    fn stand_still(&mut self, n: usize, whole: bool) {
-        let node = &mut self.nodes[n];
-        if !node.up || node.paused || node.frozen {
-            return;
-        }
-        (node.paused, node.frozen) = (whole, !whole);
-        if whole {
-            self.checks.exclusivity.pauses(n);
-        }
-        let takes = lasts(&mut self.rng);
-        self.push_in(takes, Happening::Resumes { node: n, whole });
-    }
-
-    /// What a node missed happens now, in no particular order.
-    pub(crate) fn resume(&mut self, n: usize, whole: bool) {
-        let node = &mut self.nodes[n];
-        if (whole && !node.paused) || (!whole && !node.frozen) {
-            return;
-        }
-        (node.paused, node.frozen) = (false, false);
-        self.say(|w| format!("{}: moves again", w.names[n]));
-        let missed = std::mem::take(&mut self.nodes[n].deferred);
-        for what in missed {
-            let after = self.rng.between(0, 20 * MS);
-            self.push_in(after, what);
-        }
-        if whole {
-            self.checks.exclusivity.resumes(self.now, n);
-        }
-    }
-
-    fn ask_switchover(&mut self, node: usize) {
-        let role = self.roles[1 + self.rng.index(self.roles.len() - 1)].clone();
-        let subject = match role {
+    fn ask_switchover(&mut self, role: usize, node: usize) {
+        let subject = match self.roles[role].clone() {
             RoleKey::Service(id) => Subject::Service(id),
             RoleKey::Address(name) => Subject::Address(name),
             RoleKey::Coordinator => return,
@@ -413,28 +320,57 @@ impl World {
             Fault::Silence { node } => self.nodes[node].silenced = false,
             Fault::SlowCommit => self.store.commit_max = COMMIT_QUIET,
             Fault::Drain { node } => drop(self.drains.remove(&self.names[node])),
-            Fault::Flap { node, times, cut } => self.flap(node, times, cut),
+            Fault::Flap { links, waits, cut } => self.flap(links, waits, cut),
+            Fault::Swizzle { links, waits } => self.swizzle(links, waits),
+            Fault::Disk { node } => self.nodes[node].disk.state = DiskState::Well,
+            Fault::Storm { nodes, waits } => self.storm(nodes, waits),
         }
     }
 
-    fn flap(&mut self, node: usize, times: u32, cut: bool) {
-        let links = self.isolation(node);
+    /// One step: first every link is cut, one by one; then they are joined, in the other order of the list's halves.
+    fn swizzle(&mut self, links: Vec<(usize, usize)>, mut waits: Vec<u64>) {
+        if self.now >= self.faults.until {
+            return;
+        }
+        let Some(after) = waits.pop() else { return };
+        let (cuts, joins) = links.split_at(links.len() / 2);
+        let step = links.len() - 1 - waits.len();
+        match cuts.get(step) {
+            Some((one, other)) => [(*one, *other), (*other, *one)].iter().for_each(|(a, b)| self.network.cut(*a, *b)),
+            None => {
+                let (one, other) = joins[step - cuts.len()];
+                [(one, other), (other, one)].iter().for_each(|(a, b)| self.network.mend(*a, *b));
+            }
+        }
+        self.mend_after(after, Fault::Swizzle { links, waits });
+    }
+
+    fn flap(&mut self, links: Vec<(usize, usize)>, mut waits: Vec<u64>, cut: bool) {
         if cut {
             links.iter().for_each(|(from, to)| self.network.mend(*from, *to));
         }
-        if times > 0 && self.now < self.faults.until {
+        if self.now >= self.faults.until {
+            return;
+        }
+        if let Some(after) = waits.pop() {
             if !cut {
                 self.faults.struck += 1;
                 links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
             }
-            let after = self.rng.between(1500 * MS, 4 * SECOND);
-            self.push_in(after, Happening::Mend(Fault::Flap { node, times: times - 1, cut: !cut }));
+            self.mend_after(after, Fault::Flap { links, waits, cut: !cut });
         }
     }
 
-    /// The end of all faults: what was broken is mended, what was asked is withdrawn.
-    fn heal(&mut self) {
+    /// The end of all faults: what was broken is mended, what was asked is withdrawn. Where only a core is healed, the other
+    /// nodes are dead from now on.
+    pub(crate) fn heal(&mut self) {
         self.say(|_| "faults end".to_owned());
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].up && self.faults.stays_dead(self.now, n) {
+                self.kill_node_until_healed(n);
+                self.faults.struck += 1;
+            }
+        }
         self.network.heal();
         self.store.commit_max = COMMIT_QUIET;
         self.drains.clear();
@@ -444,6 +380,7 @@ impl World {
             let node = &mut self.nodes[n];
             node.silenced = false;
             node.cannot_start.fill(false);
+            node.disk.state = DiskState::Well;
             for instance in node.instances.iter_mut().filter(|instance| instance.hung_since.is_some()) {
                 (instance.hung_since, instance.healthy_since) = (None, reading);
             }
@@ -453,5 +390,41 @@ impl World {
             }
             self.boot_node(n);
         }
+    }
+}
+
+/// Whom a strike is said to hit.
+enum Whom {
+    Nobody,
+    Node,
+    Links,
+}
+
+impl Strike {
+    fn whom(&self) -> Whom {
+        match self.kind {
+            Kind::Loss | Kind::Delay | Kind::Repeat | Kind::SlowCommit => Whom::Nobody,
+            Kind::Halves | Kind::OneWay | Kind::Ring | Kind::Bridge | Kind::Swizzle => Whom::Links,
+            Kind::Blackout => Whom::Nobody,
+            _ => Whom::Node,
+        }
+    }
+
+    fn is_lone(&self) -> bool {
+        LONE_KINDS.contains(&self.kind)
+    }
+
+    fn is_lasting(&self) -> bool {
+        let over_at_once = [
+            Kind::InstanceCrash,
+            Kind::WallStep,
+            Kind::WallStepAhead,
+            Kind::Drift,
+            Kind::Swizzle,
+            Kind::RestartStorm,
+            Kind::Switchover,
+            Kind::Flapping,
+        ];
+        !self.is_lone() && !over_at_once.contains(&self.kind)
     }
 }

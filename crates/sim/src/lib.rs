@@ -1,18 +1,20 @@
 //! A seeded world that runs the real decision code under faults.
 //!
 //! One seed is one run: a cluster of three to five nodes with clocks that drift, a network that loses, delays and repeats,
-//! agents that are killed and frozen, machines that pause and reboot, a store whose leader falls. In it run, unchanged,
+//! agents that are killed and frozen, machines that pause, lose their power or their disk, a store whose leader falls. In it run, unchanged,
 //! [`backstay_failover::decide`], [`backstay_failover::next_steps`], the store's state machine
 //! ([`backstay_model::memory::Memory`]), the lease arithmetic and placement; what touches the world is modelled.
 //! Checkers, apart from everything else, watch the safety rules of DESIGN §5 in true time. After the faults end,
-//! redundancy must return and the goal must come to rest.
+//! redundancy must return and the goal must come to rest: of the whole cluster, or of a core with the others dead for good.
+//!
+//! What goes wrong is drawn before the run begins ([`Options::without`] leaves strikes out); [`shrink`] finds the few that
+//! matter.
 //!
 //! Pure: no clock, no thread, no randomness but the seed's. The same seed gives the same run, byte for byte.
 //!
 //! That the checkers see something is proven by [`Mutant`]s: wrong products, each of which must be caught.
 //!
-//! Not modelled: consensus itself (one agreed order stands for it), hypervisors that stop
-//! CLOCK_BOOTTIME, disks that fail, a store that is restored.
+//! Not modelled: consensus itself (one agreed order stands for it), a store that is restored.
 
 mod agent;
 mod checks;
@@ -21,21 +23,33 @@ mod cluster;
 mod coordinator;
 mod database;
 mod detection;
+mod disk;
 mod faults;
 mod hands;
+mod hunt;
 mod lone;
+mod machines;
 mod message;
 mod mutant;
 mod network;
 mod node;
+mod plan;
 mod rng;
+mod shrink;
 mod store;
+mod trace;
 mod watchers;
 mod world;
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+pub use faults::Struck;
+pub use hunt::{HUNTS, Hunted, hunt};
 pub use mutant::Mutant;
+pub use plan::STRIKES_MAX;
+pub use shrink::{Shrunk, rule_of, shrink};
+pub use trace::TRACE_LINES_MAX;
 
 use clock::SECOND;
 use world::World;
@@ -57,6 +71,10 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// How many of the newest trace lines to keep; 0: none, which is faster.
     pub trace_lines: usize,
+    /// A line for everything that happens, not only for what is told.
+    pub every_event: bool,
+    /// Strikes of the seed's plan that are left out, by index; the others are what they would have been.
+    pub without: BTreeSet<u32>,
 }
 
 /// What came of one run.
@@ -78,6 +96,10 @@ pub struct RunReport {
     pub goals: u64,
     /// Faults that struck.
     pub faults: u64,
+    /// Strikes of the plan that hit, in order.
+    pub struck: Vec<Struck>,
+    /// How many strikes the plan of the seed has, those left out included.
+    pub planned: u32,
     /// Moves of exclusive roles, first placements included.
     pub moves: u64,
     /// The newest lines of the trace, if they were asked for.
@@ -86,7 +108,7 @@ pub struct RunReport {
 
 /// Runs one seed.
 pub fn run(seed: u64, options: &Options) -> RunReport {
-    let mut world = World::new(seed, options.mutant, options.trace_lines);
+    let mut world = World::new(seed, options);
     while world.step() {
         if world.events > EVENTS_MAX {
             world.judge(Err(format!("more than {EVENTS_MAX} events: the run does not come to an end")));
@@ -108,8 +130,10 @@ pub fn run(seed: u64, options: &Options) -> RunReport {
         passed: world.violation.is_none(),
         goals: world.in_force.map_or(0, |index| world.goals[index].goal.generation.0),
         faults: world.faults.struck,
+        planned: world.faults.plan.strikes.len() as u32,
+        struck: world.faults.list,
         moves: world.checks.changes.moves,
-        trace: world.take_trace(),
+        trace: world.trace.take(),
         violation: world.violation,
     }
 }
@@ -185,7 +209,7 @@ pub fn run_many(seeds: RangeInclusive<u64>, options: &Options) -> Summary {
 /// Runs every mutant on seeds from 1 up to `seeds_max` until one is caught: the mutant and that seed.
 pub fn mutants(seeds_max: u64) -> Vec<(Mutant, Option<u64>)> {
     let caught = |mutant: &Mutant| {
-        let options = Options { mutant: Some(*mutant), trace_lines: 0 };
+        let options = Options { mutant: Some(*mutant), ..Options::default() };
         (1..=seeds_max).find(|seed| !run(*seed, &options).passed)
     };
     Mutant::all().iter().map(|mutant| (*mutant, caught(mutant))).collect()

@@ -3,12 +3,19 @@
 use backstay_model::{InstanceState, NodeName, RoleKey, Subject};
 
 use crate::clock::{MS, SECOND};
+use crate::plan::{Kind, Strike};
 use crate::world::{Happening, World};
 
 /// A lost node's roles act elsewhere: a lease, an election and a start, with room for clock rates.
 const AFTER_NODE_LOSS: u64 = 6 * SECOND;
 /// A crashed instance runs again: its first back-off and its start.
 const AFTER_CRASH: u64 = 1500 * MS;
+/// A hung instance acts again, there or elsewhere: `proof_within`, a lease and a start.
+const AFTER_HANG: u64 = 16 * SECOND;
+/// An instance that cannot start where it is runs elsewhere: three tries with their back-offs, and a planned move.
+const AFTER_FAILURES: u64 = 6 * SECOND;
+/// Longer than any run.
+const FOR_GOOD: u64 = 3600 * SECOND;
 /// A planned move is done: a stop, two goals and a start.
 const AFTER_SWITCHOVER: u64 = 4 * SECOND;
 
@@ -19,40 +26,51 @@ const AFTER_PROMISED_MOVE: u64 = 6 * SECOND;
 #[derive(Clone, Debug)]
 pub(crate) enum Promise {
     /// Every exclusive role acts on a node that is there.
-    RolesAct { again: bool },
+    /// `again`: a database may be on its way back to its preferred node and is looked at once more.
+    RolesAct { within: u64, again: bool },
     /// The role acts on this node.
     ActsOn { role: usize, node: usize },
 }
 
 impl World {
     /// Strikes once, and notes what is then promised.
-    pub(crate) fn strike_alone(&mut self) {
-        let role = 1 + self.rng.index(self.roles.len() - 1);
-        let Some(holder) = self.grant_in_store(role).and_then(|grant| self.node_named(&grant.holder)) else { return };
-        self.faults.struck += 1;
-        let (promise, within) = match self.rng.below(3) {
-            0 => {
-                self.say(|w| format!("lone fault: {} is killed", w.names[holder]));
-                self.kill_node_until_healed(holder);
-                (Promise::RolesAct { again: true }, AFTER_NODE_LOSS)
+    pub(crate) fn strike_alone(&mut self, strike: &Strike) {
+        let (role, node) = (strike.role, strike.node);
+        if self.grant_in_store(role).is_none() {
+            return;
+        }
+        let (promise, within) = match strike.kind {
+            Kind::LoneLoss => {
+                self.kill_node_until_healed(node);
+                (Promise::RolesAct { within: AFTER_NODE_LOSS, again: true }, AFTER_NODE_LOSS)
             }
-            1 => {
+            Kind::LoneCrash => {
                 let Some(service) = self.service_of_role(role) else { return };
-                self.say(|w| format!("lone fault: {} crashes on {}", w.services[service], w.names[holder]));
-                self.crash_instance(holder, service);
+                self.crash_instance(node, service);
                 match self.is_database(service) {
-                    true => (Promise::RolesAct { again: true }, AFTER_PROMISED_MOVE),
-                    false => (Promise::ActsOn { role, node: holder }, AFTER_CRASH),
+                    true => (Promise::RolesAct { within: AFTER_PROMISED_MOVE, again: true }, AFTER_PROMISED_MOVE),
+                    false => (Promise::ActsOn { role, node }, AFTER_CRASH),
                 }
+            }
+            Kind::LoneHang => {
+                let Some(service) = self.service_of_role(role) else { return };
+                self.hang(node, service, FOR_GOOD);
+                (Promise::RolesAct { within: AFTER_HANG, again: true }, AFTER_HANG)
+            }
+            Kind::LoneFailure => {
+                let Some(service) = self.service_of_role(role) else { return };
+                self.nodes[node].cannot_start[service] = true;
+                self.crash_instance(node, service);
+                (Promise::RolesAct { within: AFTER_FAILURES, again: true }, AFTER_FAILURES)
             }
             _ => {
                 let Some(target) = self.standby_of(role) else { return };
                 let RoleKey::Service(id) = self.roles[role].clone() else { return };
-                self.say(|w| format!("lone switchover of {id} to {}", w.names[target]));
+                self.say(|w| format!("asked: {id} to {}", w.names[target]));
                 self.switchovers.insert(Subject::Service(id), self.names[target].clone());
                 match self.is_database_role(role) {
                     // Whose copy has just not been whole is refused.
-                    true => (Promise::RolesAct { again: true }, AFTER_PROMISED_MOVE),
+                    true => (Promise::RolesAct { within: AFTER_PROMISED_MOVE, again: true }, AFTER_PROMISED_MOVE),
                     false => (Promise::ActsOn { role, node: target }, AFTER_SWITCHOVER),
                 }
             }
@@ -86,7 +104,7 @@ impl World {
             nodes.any(|(_, node)| match self.service_of_role(role) {
                 Some(service) => {
                     let slot = &node.instances[service];
-                    slot.state == InstanceState::Running && slot.token.is_some()
+                    slot.state == InstanceState::Running && slot.token.is_some() && slot.hung_since.is_none()
                 }
                 None => {
                     let listener = role + self.listeners.len() - self.roles.len();
@@ -96,14 +114,17 @@ impl World {
         };
         // A database that went back to its preferred node just now is given the time that takes.
         let database = (1..self.roles.len()).find(|role| self.is_database_role(*role));
-        if let (Promise::RolesAct { again: true }, Some(role)) = (promise, database)
+        if let (Promise::RolesAct { within, again: true }, Some(role)) = (promise, database)
             && !acts(role, None)
         {
-            return self.push_in(AFTER_PROMISED_MOVE / 2, Happening::Due(Promise::RolesAct { again: false }));
+            return self
+                .push_in(AFTER_PROMISED_MOVE / 2, Happening::Due(Promise::RolesAct { within: *within, again: false }));
         }
         let verdict = match promise {
-            Promise::RolesAct { .. } => match (1..self.roles.len()).find(|role| !acts(*role, None)) {
-                Some(role) => Err(format!("{} s after its node was lost, {} acts nowhere", 6, self.roles[role])),
+            Promise::RolesAct { within, .. } => match (1..self.roles.len()).find(|role| !acts(*role, None)) {
+                Some(role) => {
+                    Err(format!("{} s after its holder failed, {} acts nowhere", within / SECOND, self.roles[role]))
+                }
                 None => Ok(()),
             },
             Promise::ActsOn { role, node } if acts(*role, Some(*node)) => Ok(()),

@@ -73,6 +73,10 @@ pub enum Mutant {
     CoverWithoutPromises,
     /// A report from before the goal is believed to speak of its rule.
     OldReportBelieved,
+    /// What an agent has obeyed is not synced before it acts, and goes with the power.
+    ObeyedUnsynced,
+    /// A guard's deadline stands still while its machine is suspended.
+    SuspendStopsGuard,
 }
 
 impl Mutant {
@@ -114,6 +118,8 @@ impl Mutant {
             Self::PositionsIgnored,
             Self::CoverWithoutPromises,
             Self::OldReportBelieved,
+            Self::ObeyedUnsynced,
+            Self::SuspendStopsGuard,
         ]
     }
 
@@ -155,6 +161,8 @@ impl Mutant {
             Self::PositionsIgnored => "positions-ignored",
             Self::CoverWithoutPromises => "cover-without-promises",
             Self::OldReportBelieved => "old-report-believed",
+            Self::ObeyedUnsynced => "obeyed-unsynced",
+            Self::SuspendStopsGuard => "suspend-stops-guard",
         }
     }
 }

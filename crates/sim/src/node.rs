@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use backstay_failover::Session;
 use backstay_failover::detector::Detector;
-use backstay_model::{Generation, Grant, InstanceState, NodeName, Position, Promise, RoleKey, Token};
+use backstay_model::{Grant, InstanceState, NodeName, Position, Promise, RoleKey, Token};
 
 use crate::clock::Clock;
 use crate::coordinator::Coordinator;
 use crate::database::Database;
+use crate::disk::Disk;
 use crate::store::Change;
 use crate::world::Happening;
 
@@ -26,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) paused: bool,
     /// Only its agent (with its voter) stands still.
     pub(crate) frozen: bool,
+    /// Since when, in true time, if one of them does.
+    pub(crate) still_since: u64,
     pub(crate) agent: Option<Agent>,
     /// Counts runs of the agent; what was meant for an earlier run is dropped.
     pub(crate) run: u32,
@@ -43,17 +46,6 @@ pub(crate) struct Node {
     pub(crate) cannot_start: Vec<bool>,
     /// What happens once it moves again.
     pub(crate) deferred: Vec<Happening>,
-}
-
-/// What an agent keeps through a restart.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
-    /// Its session; 0: none yet.
-    pub(crate) session: u64,
-    /// The boot that the session was opened in.
-    pub(crate) session_boot: u32,
-    /// The highest goal it has obeyed.
-    pub(crate) obeyed: Generation,
 }
 
 /// One slot for an instance of one service.
@@ -200,5 +192,10 @@ impl Node {
     /// Its agent (and its voter, if it has one) is there and moves.
     pub(crate) fn agent_runs(&self) -> bool {
         self.up && !self.paused && !self.frozen && self.agent.is_some()
+    }
+
+    /// Its voter, if it has one, is there, moves, and can keep what it is asked to keep.
+    pub(crate) fn voter_runs(&self) -> bool {
+        self.agent_runs() && self.disk.serves_a_voter()
     }
 }

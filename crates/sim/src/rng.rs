@@ -15,6 +15,12 @@ impl Rng {
         }))
     }
 
+    /// One of many independent streams of a seed.
+    pub(crate) fn stream(seed: u64, number: u64) -> Self {
+        let mut of_number = Self::new(number);
+        Self::new(seed ^ of_number.next())
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         let s = &mut self.0;
         let result = s[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
@@ -60,5 +66,12 @@ mod tests {
         assert_eq!(drawn.iter().min(), Some(&3));
         assert_eq!(drawn.iter().max(), Some(&6));
         assert_eq!(rng.below(0), 0);
+    }
+
+    #[test]
+    fn streams_of_one_seed_differ() {
+        let firsts: std::collections::BTreeSet<u64> = (0..100).map(|number| Rng::stream(7, number).next()).collect();
+        assert_eq!(firsts.len(), 100);
+        assert_eq!(Rng::stream(7, 3).next(), Rng::stream(7, 3).next());
     }
 }

@@ -26,6 +26,8 @@ pub(crate) const VOTERS_MAX: usize = 5;
 pub(crate) const STORE_TICK: u64 = 100 * MS;
 /// Time from the loss of a leader to the next one's election.
 const ELECTION: (u64, u64) = (450 * MS, 600 * MS);
+/// A voter without a store gets it from the leader, and is made a voter by two steps of the membership.
+const LEARNING_TAKES: u64 = 1500 * MS;
 /// Time from a proposal to its application, when disks are quick.
 pub(crate) const COMMIT_QUIET: u64 = 6 * MS;
 /// Proposals that wait for their turn; further ones are dropped, as a full queue drops them.
@@ -84,6 +86,8 @@ pub(crate) struct Store {
     queue: VecDeque<Pending>,
     last_apply_at: u64,
     stamps: BTreeMap<(u64, Option<String>), StampRow>,
+    /// Voters that lost their store have a new identity, which votes once it has learned for so long (0: not yet begun).
+    learns_until: [Option<u64>; VOTERS_MAX],
 }
 
 impl Store {
@@ -102,7 +106,26 @@ impl Store {
             queue: VecDeque::new(),
             last_apply_at: 0,
             stamps: BTreeMap::new(),
+            learns_until: [None; VOTERS_MAX],
         }
+    }
+
+    /// Whether a majority of the voters has its store even without this one's.
+    pub(crate) fn may_lose(&self, voter: usize) -> bool {
+        let whole = (0..self.voters).filter(|other| *other != voter && !self.is_learner(*other)).count();
+        whole * 2 > self.voters
+    }
+
+    /// A voter lost its store: its old identity never votes again, its new one must learn first (S12).
+    pub(crate) fn loses_voter(&mut self, voter: usize) {
+        if voter < self.voters {
+            self.learns_until[voter] = Some(0);
+        }
+    }
+
+    /// Whether this voter has no copy of the store of its own yet.
+    pub(crate) fn is_learner(&self, voter: usize) -> bool {
+        self.learns_until.get(voter).is_some_and(Option::is_some)
     }
 
     /// A voter that restarts has forgotten when it applied what; it stamps anew.
@@ -149,9 +172,24 @@ pub(crate) fn decode_grant(value: &[u8], names: &[NodeName]) -> Option<Grant> {
 impl World {
     /// Whether this voter could lead: alive, and joined with a majority of voters that are.
     fn has_quorum(&self, voter: usize) -> bool {
-        let alive = |n: usize| self.nodes[n].agent_runs();
+        let alive = |n: usize| self.nodes[n].voter_runs() && self.store.learns_until[n].is_none();
         let heard = (0..self.store.voters).filter(|other| alive(*other) && self.network.joined(voter, *other)).count();
         alive(voter) && heard * 2 > self.store.voters
+    }
+
+    /// Learners that hear the leader learn, and vote after that.
+    fn learn(&mut self, leader: usize) {
+        for voter in 0..self.store.voters {
+            let hears = self.nodes[voter].voter_runs() && self.network.joined(leader, voter);
+            match self.store.learns_until[voter] {
+                Some(0) if hears => self.store.learns_until[voter] = Some(self.now + LEARNING_TAKES),
+                Some(until) if until != 0 && self.now >= until && hears => {
+                    self.store.learns_until[voter] = None;
+                    self.say(|w| format!("store: {} votes under a new identity", w.names[voter]));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// One look of the voters at their leader, and of the leader at its deadlines.
@@ -161,6 +199,7 @@ impl World {
             Some(leader) if self.has_quorum(leader) => {
                 self.store.leaderless_since = None;
                 if self.now >= self.store.established_at {
+                    self.learn(leader);
                     self.propose_expiries(leader);
                     self.remind_readers(leader);
                 }
@@ -205,7 +244,7 @@ impl World {
         if !leads || self.store.queue.len() >= QUEUE_MAX {
             return;
         }
-        let takes = self.rng.between(MS, self.store.commit_max);
+        let takes = self.rng.between(MS, self.store.commit_max) + self.majority_syncs_in();
         let apply_at = (self.now + takes).max(self.store.last_apply_at);
         self.store.last_apply_at = apply_at;
         self.store.queue.push_back(Pending { apply_at, command, client });
@@ -285,7 +324,8 @@ impl World {
             if still {
                 continue;
             }
-            let Some(holder) = self.checks.leases.node_of(*session) else { continue };
+            let holder = self.checks.leases.node_of(*session);
+            let Some(holder) = holder.filter(|holder| !self.checks.leases.is_late(self.now, *holder)) else { continue };
             let reading = self.nodes[holder].clock.reading(self.now);
             let verdict = self.checks.leases.store_ends(*role, *session, reading, &self.keys[*role]);
             self.judge(verdict);

@@ -1,22 +1,26 @@
 //! The world: a queue of happenings in true time, the nodes they happen to, and who looks on.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use backstay_model::{Generation, Goal, ListenerName, NodeName, Reason, RoleKey, ServiceId, Subject};
 use backstay_spec::Spec;
 
+use crate::Options;
 use crate::checks::Checks;
 use crate::clock::{Clock, DRIFT_PPM_MAX, MS, SECOND};
 use crate::database::{Database, History, Talk};
+use crate::disk::Disk;
 use crate::faults::{Fault, Faults};
 use crate::lone::Promise;
 use crate::message::Message;
 use crate::mutant::Mutant;
 use crate::network::{Network, Passage};
-use crate::node::{Address, Agent, Disk, Instance, Node};
+use crate::node::{Address, Agent, Instance, Node};
+use crate::plan::{Extent, Plan};
 use crate::rng::Rng;
 use crate::store::Store;
+use crate::trace::Trace;
 
 /// Something that happens at one instant.
 #[derive(Clone, Debug)]
@@ -47,8 +51,12 @@ pub(crate) enum Happening {
     StoreTick,
     /// A proposal may be due.
     Commit,
-    /// The next fault strikes.
-    Strike,
+    /// A fault of the plan strikes.
+    Strike(usize),
+    /// All faults end.
+    FaultsEnd,
+    /// The network turns as bad as a cluster must bear.
+    Weather,
     /// A fault ends.
     Mend(Fault),
     /// A database looks after its streams.
@@ -168,15 +176,14 @@ pub(crate) struct World {
     pub(crate) events: u64,
     pub(crate) hash: u64,
     pub(crate) last_id: u64,
-    trace: VecDeque<String>,
-    trace_max: usize,
+    pub(crate) trace: Trace,
     queue: BinaryHeap<Reverse<Planned>>,
     order: u64,
 }
 
 impl World {
     /// A world that nothing has happened in yet, with the first happenings planned.
-    pub(crate) fn new(seed: u64, mutant: Option<Mutant>, trace_max: usize) -> Self {
+    pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::new(seed);
         let spec = crate::cluster::draw(&mut rng);
         let names: Vec<NodeName> = spec.nodes.keys().cloned().collect();
@@ -196,6 +203,7 @@ impl World {
             boot: 1,
             paused: false,
             frozen: false,
+            still_since: 0,
             agent: None,
             run: 0,
             disk: Disk::default(),
@@ -209,9 +217,10 @@ impl World {
             deferred: Vec::new(),
         });
         let nodes: Vec<Node> = nodes.collect();
+        let extent = Extent { nodes: nodes.len(), voters, services: services.len(), roles: roles.len() };
         let mut world = Self {
             now: 0,
-            mutant,
+            mutant: options.mutant,
             names,
             services,
             listeners,
@@ -226,7 +235,7 @@ impl World {
             goal_changed_at: 0,
             drains: BTreeSet::new(),
             switchovers: BTreeMap::new(),
-            faults: Faults::draw(&mut rng),
+            faults: Faults::of(Plan::draw(seed, extent, options.without.clone())),
             spec,
             rng,
             violation: None,
@@ -234,8 +243,7 @@ impl World {
             events: 0,
             hash: 0xcbf2_9ce4_8422_2325 ^ seed,
             last_id: 0,
-            trace: VecDeque::new(),
-            trace_max,
+            trace: Trace::new(options.trace_lines, options.every_event),
             queue: BinaryHeap::new(),
             order: 0,
         };
@@ -245,10 +253,10 @@ impl World {
         }
         world.push_in(0, Happening::StoreTick);
         world.push_in(WATCH_EVERY, Happening::Watchers);
-        world.push_in(3 * SECOND, Happening::Strike);
         if world.database_service().is_some() {
             world.push_in(100 * MS, Happening::Beats);
         }
+        world.plan_strikes();
         world
     }
 
@@ -259,13 +267,20 @@ impl World {
         self.events += 1;
         self.fold(next.at ^ next.order.rotate_left(32));
         if let Some((node, by_agent)) = next.what.actor() {
-            let stands = &mut self.nodes[node];
+            let stands = &self.nodes[node];
             if stands.paused || (stands.frozen && by_agent) {
-                if stands.deferred.len() < DEFERRED_MAX {
-                    stands.deferred.push(next.what);
+                if self.trace.is_whole() {
+                    self.trace_happening(&next.what, true);
+                }
+                let deferred = &mut self.nodes[node].deferred;
+                if deferred.len() < DEFERRED_MAX {
+                    deferred.push(next.what);
                 }
                 return true;
             }
+        }
+        if self.trace.is_whole() {
+            self.trace_happening(&next.what, false);
         }
         self.happen(next.what);
         self.violation.is_none()
@@ -286,7 +301,9 @@ impl World {
             Happening::Resumes { node, whole } => self.resume(node, whole),
             Happening::StoreTick => self.store_tick(),
             Happening::Commit => self.commit_due(),
-            Happening::Strike => self.strike(),
+            Happening::Strike(index) => self.strike(index),
+            Happening::FaultsEnd => self.heal(),
+            Happening::Weather => self.turn_mild(),
             Happening::Mend(fault) => self.mend(fault),
             Happening::DatabaseTick { node, service, id } => self.database_tick(node, service, id),
             Happening::Talk { to, talk } => self.heard_talk(to, talk),
@@ -344,19 +361,10 @@ impl World {
 
     /// Adds a line to the trace, if there is one.
     pub(crate) fn say(&mut self, line: impl FnOnce(&Self) -> String) {
-        if self.trace_max == 0 {
-            return;
+        if self.trace.is_kept() {
+            let text = line(self);
+            self.trace.told(self.now, &text);
         }
-        if self.trace.len() >= self.trace_max {
-            self.trace.pop_front();
-        }
-        let line = format!("{:>9.3} {}", self.now as f64 / SECOND as f64, line(self));
-        self.trace.push_back(line);
-    }
-
-    /// The newest lines of the trace.
-    pub(crate) fn take_trace(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.trace).into()
     }
 
     /// The clock that the product reads for leases: CLOCK_BOOTTIME, but for one mutant.

@@ -1,4 +1,10 @@
 //! `sim`: runs the real decision code in a simulated world under faults. One seed is one world, and always the same one.
+//!
+//! A world that breaks a rule is run again without some of its faults, until none can be left out; what is printed then is
+//! the short list, and the one command that repeats it.
+
+mod replay;
+mod trace_file;
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -6,10 +12,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use backstay_sim::{Mutant, Options, Summary};
-use serde_json::json;
+use backstay_sim::{Mutant, Options, RunReport, Struck, Summary};
+use serde_json::{Value, json};
 
-use crate::cli::{Seeds, SimArgs};
+use crate::cli::{Seeds, SimArgs, SimVerb, Without};
 use crate::clock;
 use crate::exit_code::Exit;
 use crate::output::{Answer, Failure, Output, counted};
@@ -27,10 +33,17 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs what was asked for.
 pub fn run(args: &SimArgs, output: Output) -> Answer {
+    if let Some(SimVerb::Replay { file, step }) = &args.verb {
+        return replay::run(file, *step, output);
+    }
     let mutant = args.mutant.as_deref().map(mutant_named).transpose()?;
     match (args.seed, args.seeds) {
         _ if args.mutants => mutants(args.seeds.unwrap_or(MUTANT_SEEDS), output),
-        (Some(seed), _) => one(seed, mutant, output),
+        (Some(seed), _) => {
+            let world = WorldId { seed, mutant, without: args.without.clone().unwrap_or_default() };
+            args.trace.as_deref().map(|path| trace_file::write(path, &world)).transpose()?;
+            one(&world, output)
+        }
         (None, Some(seeds)) => many(seeds, mutant, output),
         (None, None) => Err(Failure::usage("usage", "name a seed, a range of seeds, or `--mutants`")
             .with_help("backstay sim --seeds 1..1000")),
@@ -44,45 +57,101 @@ fn mutant_named(name: &str) -> Result<Mutant, Failure> {
     })
 }
 
-/// The command that runs the same world again.
+/// All that it takes to run the same world again.
+#[derive(Clone, Debug)]
+struct WorldId {
+    seed: u64,
+    mutant: Option<Mutant>,
+    without: Without,
+}
+
+impl WorldId {
+    fn options(&self) -> Options {
+        Options { mutant: self.mutant, without: self.without.0.clone(), ..Options::default() }
+    }
+
+    /// The command that runs it.
+    fn repeat(&self) -> String {
+        let without = &self.without;
+        let without = if without.0.is_empty() { String::new() } else { format!(" --without {without}") };
+        format!("{}{without}", repeat(self.seed, self.mutant))
+    }
+}
+
+/// The command that runs the same seed again.
 fn repeat(seed: u64, mutant: Option<Mutant>) -> String {
     let mutant = mutant.map_or_else(String::new, |mutant| format!(" --mutant {}", mutant.name()));
     format!("backstay sim --seed {seed}{mutant}")
 }
 
-fn one(seed: u64, mutant: Option<Mutant>, output: Output) -> Answer {
-    let report = backstay_sim::run(seed, &Options { mutant, trace_lines: TRACE_LINES });
+fn one(world: &WorldId, output: Output) -> Answer {
+    let report = backstay_sim::run(world.seed, &Options { trace_lines: TRACE_LINES, ..world.options() });
     let hash = format!("{:016x}", report.hash);
     let counts = format!(
         "{} events, {} operations, {} faults, {} goals, hash {hash}",
         report.events, report.ops_ok, report.faults, report.goals
     );
-    let text = match &report.violation {
-        None => format!("seed {seed} passed: {counts}"),
-        Some(violation) => format!(
-            "{}\nseed {seed} FAILED: {violation}\n  {counts}\n  repeat: {}",
-            report.trace.join("\n"),
-            repeat(seed, mutant)
-        ),
-    };
-    let answer = json!({
-        "seed": seed,
+    let mut answer = json!({
+        "seed": world.seed,
         "hash": hash,
         "events": report.events,
         "ops_ok": report.ops_ok,
-        "faults": report.faults,
+        "faults_struck": report.faults,
         "goals": report.goals,
         "passed": report.passed,
         "violation": report.violation,
-        "repeat": repeat(seed, mutant),
+        "repeat": world.repeat(),
     });
+    let text = match &report.violation {
+        None => format!("seed {} passed: {counts}", world.seed),
+        Some(violation) => {
+            let lines = report.trace.join("\n");
+            format!(
+                "{lines}\nseed {} FAILED: {violation}\n  {counts}\n{}",
+                world.seed,
+                shrunk(world, &report, &mut answer)
+            )
+        }
+    };
     output.result(&text, answer);
     Ok(if report.passed { Exit::Done } else { Exit::ProofFailed })
 }
 
+/// Fewer faults that break the same rule: in words, and into the JSON answer.
+fn shrunk(world: &WorldId, report: &RunReport, answer: &mut Value) -> String {
+    let Some(shrunk) = backstay_sim::shrink(world.seed, &world.options()) else {
+        return String::new();
+    };
+    let again = WorldId { without: Without(shrunk.without), ..world.clone() };
+    let violation = shrunk.report.violation.clone().unwrap_or_default();
+    answer["repeat"] = json!(again.repeat());
+    answer["faults"] = shrunk.report.struck.iter().map(fault_json).collect();
+    answer["shrunk"] = json!({
+        "from": report.struck.len(),
+        "to": shrunk.report.struck.len(),
+        "runs": shrunk.runs,
+        "violation": violation,
+        "hash": format!("{:016x}", shrunk.report.hash),
+    });
+    let (to, from) = (shrunk.report.struck.len(), counted(report.struck.len(), "fault"));
+    let list: String = shrunk.report.struck.iter().map(|struck| format!("    {struck}\n")).collect();
+    format!("  {to} of {from} do it: {violation}\n{list}  repeat: {}", again.repeat())
+}
+
+fn fault_json(struck: &Struck) -> Value {
+    json!({
+        "index": struck.index,
+        "at_ms": struck.at_ms,
+        "kind": struck.kind,
+        "nodes": struck.nodes,
+        "lasts_ms": struck.lasts_ms,
+        "detail": struck.detail,
+    })
+}
+
 fn many(seeds: Seeds, mutant: Option<Mutant>, output: Output) -> Answer {
     let began = clock::boottime();
-    let summary = over_threads(seeds, &Options { mutant, trace_lines: 0 }, output);
+    let summary = over_threads(seeds, &Options { mutant, ..Options::default() }, output);
     let took = clock::boottime().saturating_sub(began);
     let events_per_s = (summary.events as f64 / took.as_secs_f64().max(f64::EPSILON)).round();
     let mut failed = summary.failed.clone();
@@ -171,7 +240,7 @@ fn mutants(seeds: Seeds, output: Output) -> Answer {
         while let Some((at, mutant)) =
             Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, all.get(at)?)))
         {
-            let options = Options { mutant: Some(*mutant), trace_lines: 0 };
+            let options = Options { mutant: Some(*mutant), ..Options::default() };
             let first = (seeds.first..=seeds.last).find_map(|seed| {
                 let report = backstay_sim::run(seed, &options);
                 report.violation.map(|violation| (seed, violation))

@@ -225,3 +225,50 @@ fn a_wrong_product_fails_with_7_and_can_be_repeated() {
     assert_eq!(run(&["sim", "--seeds", "1..2", "--mutant", "no-such"]).status.code(), Some(2));
     assert_eq!(run(&["sim"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_failed_world_is_shrunk_to_the_faults_that_matter() {
+    let (many, _) = json(&["sim", "--seeds", "1..30", "--mutant", "guard-ignores-deadline", "--json"]);
+    let seed = many["failed_seeds"][0].to_string();
+    let (answer, code) = json(&["sim", "--seed", &seed, "--mutant", "guard-ignores-deadline", "--json"]);
+    assert_eq!(code, 7, "{answer}");
+    let faults = answer["faults"].as_array().expect("the faults that remain");
+    assert_eq!(json!(faults.len()), answer["shrunk"]["to"]);
+    assert!(faults.iter().all(|fault| fault["index"].is_u64() && fault["at_ms"].is_u64() && fault["kind"].is_string()));
+    let repeat = answer["repeat"].as_str().expect("how to repeat it").to_owned();
+    let words: Vec<_> = repeat.split(' ').skip(1).chain(["--json"]).collect();
+    let (again, code) = json(&words);
+    assert_eq!(
+        (code, &again["violation"], &again["hash"]),
+        (7, &answer["shrunk"]["violation"], &answer["shrunk"]["hash"]),
+        "{again}"
+    );
+    assert_eq!(again["repeat"], repeat, "what is shrunk cannot be shrunk further");
+    for bad in ["9..3", "x", "99999", ""] {
+        assert_eq!(run(&["sim", "--seed", "2", "--without", bad]).status.code(), Some(2), "{bad}");
+    }
+    assert_eq!(run(&["sim", "--seeds", "1..2", "--without", "1"]).status.code(), Some(2));
+    assert_eq!(run(&["sim", "--mutants", "--trace", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_trace_is_replayed_and_the_first_difference_named() {
+    let dir = std::env::temp_dir().join(format!("backstay-trace-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let file = dir.join("trace").display().to_string();
+    let (_, code) = json(&["sim", "--seed", "7", "--trace", &file, "--json"]);
+    assert_eq!(code, 0);
+    let (same, code) = json(&["sim", "replay", &file, "--json"]);
+    assert_eq!((code, &same["same"], &same["differs_at"]), (0, &json!(true), &json!(null)), "{same}");
+    let text = std::fs::read_to_string(&file).expect("the trace");
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[50] = "something else".to_owned();
+    std::fs::write(&file, lines.join("\n")).expect("written");
+    let (other, code) = json(&["sim", "replay", &file, "--json"]);
+    assert_eq!((code, &other["differs_at"]), (3, &json!(50)), "{other}");
+    assert_eq!(run(&["sim", "replay", &file, "--step"]).status.code(), Some(2), "stepping needs a terminal");
+    std::fs::write(&file, "no trace").expect("written");
+    assert_eq!(run(&["sim", "replay", &file]).status.code(), Some(2));
+    assert_eq!(run(&["sim", "replay", "/no/such/file"]).status.code(), Some(2));
+    let _ = std::fs::remove_dir_all(&dir);
+}

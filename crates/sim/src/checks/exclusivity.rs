@@ -8,6 +8,9 @@ use crate::clock::MS;
 
 /// After a pause of a whole machine, what it ran may act until its guard has run: so long at most, and only then (S1).
 const AFTER_PAUSE_MAX: u64 = 60 * MS;
+/// After a pause that stopped the machine's clock, too, it may act for what was left of its lease, by a clock that runs
+/// slow, and until its guard has run.
+const AFTER_CLOCK_STOP_MAX: u64 = 2700 * MS * 103 / 100 + AFTER_PAUSE_MAX;
 
 /// Something that can act now.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Exclusivity {
     actors: Vec<Actor>,
     /// Nodes that stood still, and until when that excuses them.
     paused: BTreeMap<usize, u64>,
+    /// Nodes whose clocks stood, and until when in true time what they hold is theirs by those clocks.
+    late_until: BTreeMap<usize, u64>,
 }
 
 impl Exclusivity {
@@ -40,11 +45,13 @@ impl Exclusivity {
         names: &[NodeName],
     ) -> Result<(), String> {
         let other = self.actors.iter().find(|other| other.role == role && !other.paused && other.excused_until < now);
+        let excused_until = self.late_until.get(&node).copied().unwrap_or(0);
         let verdict = match other {
             None => Ok(()),
+            Some(_) if excused_until >= now => Ok(()),
             Some(other) => Err(format!("S1: {key} acts on {} and on {} at once", names[other.node], names[node])),
         };
-        self.actors.push(Actor { role, id, node, paused: false, excused_until: 0 });
+        self.actors.push(Actor { role, id, node, paused: false, excused_until });
         verdict
     }
 
@@ -64,9 +71,23 @@ impl Exclusivity {
         }
     }
 
-    /// Whether a node stood still until just now.
+    /// Whether a node stood still until just now, or its clock did.
     pub(crate) fn was_paused(&self, now: u64, node: usize) -> bool {
-        self.paused.get(&node).is_some_and(|until| *until >= now)
+        self.paused.get(&node).is_some_and(|until| *until >= now) || self.is_late(now, node)
+    }
+
+    /// A machine and its clock stood, and go on now: what it held then it may hold for one more lease, and not longer (S1).
+    pub(crate) fn lags(&mut self, now: u64, node: usize) {
+        let until = now + AFTER_CLOCK_STOP_MAX;
+        self.late_until.insert(node, until);
+        for actor in self.actors.iter_mut().filter(|actor| actor.node == node) {
+            actor.excused_until = actor.excused_until.max(until);
+        }
+    }
+
+    /// Whether a node is late through no fault of its own.
+    pub(crate) fn is_late(&self, now: u64, node: usize) -> bool {
+        self.late_until.get(&node).is_some_and(|until| now <= *until)
     }
 
     /// Whether what an actor does just now is the fault of a pause.
@@ -108,5 +129,18 @@ mod tests {
         seen.ceases(1);
         assert!(seen.verify(1070 * MS, &keys, &names).is_ok());
         assert!(seen.begins(1080 * MS, 0, 3, 0, &keys[0], &names).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_stood_excuses_an_overlap_for_one_lease() {
+        let (keys, names) = (vec!["grant/app.x".to_owned()], vec![NodeName::from("n1"), NodeName::from("n2")]);
+        let mut seen = Exclusivity::default();
+        assert!(seen.begins(0, 0, 1, 0, &keys[0], &names).is_ok());
+        seen.pauses(0);
+        assert!(seen.begins(10, 0, 2, 1, &keys[0], &names).is_ok());
+        seen.resumes(1000 * MS, 0);
+        seen.lags(1000 * MS, 0);
+        assert!(seen.verify(3800 * MS, &keys, &names).is_ok());
+        assert!(seen.verify(3900 * MS, &keys, &names).is_err());
     }
 }

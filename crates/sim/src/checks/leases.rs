@@ -9,6 +9,8 @@ use crate::clock::MS;
 
 /// How late a runnable guard may be (S1: "within the margin").
 const GUARD_LATE_MAX: u64 = 60 * MS;
+/// A lease of three seconds, and what a slow clock adds.
+const LATE_FOR: u64 = 3100 * MS;
 
 /// The deadlines that follow from what holders were told.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Leases {
     /// By node and role: the latest of its sessions.
     by_node: BTreeMap<(usize, usize), u64>,
     nodes: BTreeMap<u64, usize>,
+    /// Nodes whose clocks stood, and until when in true time: the store cannot know that they are late.
+    late_since: BTreeMap<usize, u64>,
 }
 
 impl Leases {
@@ -37,6 +41,16 @@ impl Leases {
         {
             *kept = (*kept).max(deadline);
         }
+    }
+
+    /// A machine's clock stands, or stood until now.
+    pub(crate) fn lags(&mut self, node: usize, until: u64) {
+        self.late_since.insert(node, until);
+    }
+
+    /// Whether a node's clock stood so short a time ago that its leases are later than the store knows.
+    pub(crate) fn is_late(&self, now: u64, node: usize) -> bool {
+        self.late_since.get(&node).is_some_and(|until| now <= until.saturating_add(LATE_FOR))
     }
 
     /// The machine's clock starts anew, and with it everything that was counted on it.

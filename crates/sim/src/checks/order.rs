@@ -71,6 +71,11 @@ impl Order {
         }
     }
 
+    /// A node lost its disk, and with it what it had obeyed.
+    pub(crate) fn wiped(&mut self, node: usize) {
+        self.obeyed[node] = Generation::ZERO;
+    }
+
     /// A node acts on a goal.
     pub(crate) fn obeys(&mut self, node: usize, _boot: u32, generation: Generation) -> Result<(), String> {
         let before = std::mem::replace(&mut self.obeyed[node], generation);
