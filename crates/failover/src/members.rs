@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use backstay_model::{NodeMemory, NodeName, Reason, ServiceGoal, Subject, reason::WhyNot};
+use backstay_model::{NodeMemory, NodeName, Reason, Subject, reason::WhyNot};
 use backstay_planner::Demand;
 use backstay_spec::{Failback, ServiceSpec};
 
@@ -55,25 +55,6 @@ impl Members {
         view.switchovers.get(subject).filter(|node| view.settled || !unheard(node))
     }
 
-    /// While a database has no primary, those who may have every acknowledged write stay where they are: elsewhere nothing can
-    /// be copied.
-    fn copies_that_count(&self, goal: Option<&ServiceGoal>) -> Vec<NodeName> {
-        let Some((primary, replicas)) = goal.and_then(|goal| Some((goal.primary.as_ref()?, goal.replicas.as_ref()?)))
-        else {
-            return Vec::new();
-        };
-        match primary.holder {
-            Some(_) => Vec::new(),
-            None => replicas
-                .last
-                .iter()
-                .chain(&replicas.stored.members)
-                .filter(|node| self.present(node))
-                .cloned()
-                .collect(),
-        }
-    }
-
     /// The demand of one service: on lost and drained nodes nothing, on steady preferred nodes first.
     pub(crate) fn demand<'a>(&self, view: &View<'_>, service: &'a ServiceSpec, draft: &mut Draft) -> Demand<'a> {
         let goal = view.goal.services.get(&service.id);
@@ -112,7 +93,6 @@ impl Members {
                 }
             }
         }
-        pull.splice(0..0, self.copies_that_count(goal));
         // A newcomer takes the place of a standby, never of the holder: that moves by a decision of its own. Nor does a
         // preferred node that has not been here for long enough, where only one of the two can stay.
         let primary = goal.and_then(|goal| goal.primary.as_ref());

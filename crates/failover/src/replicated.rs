@@ -42,6 +42,8 @@ struct Turn<'a> {
     service: &'a ServiceSpec,
     role: RoleKey,
     placed: &'a [NodeName],
+    /// Where there may be a copy: as placed, best first, then as the goal before had it.
+    copies: Vec<NodeName>,
     before: RoleGoal,
     replicas: ReplicaGoal,
     grant: Option<&'a Grant>,
@@ -70,6 +72,7 @@ pub(crate) fn revise(
         members,
         service,
         placed,
+        copies: placed.iter().chain(before.instances.keys().filter(|node| !placed.contains(node))).cloned().collect(),
         before: before.primary.clone().unwrap_or_default(),
         replicas: before.replicas.clone().unwrap_or_default(),
         grant: view.grants.get(&role),
@@ -94,7 +97,9 @@ pub(crate) fn revise(
 
     let holder = role_after.holder.clone();
     let mut after = ServiceGoal { chosen, replicas: Some(outcome.replicas), ..ServiceGoal::default() };
-    for node in placed.iter().chain(&holder) {
+    // While there is no primary no copy leaves: it may be the one that has everything, and elsewhere nothing can be copied.
+    let stays = |node: &&NodeName| placed.contains(node) || (holder.is_none() && members.present(node));
+    for node in turn.copies.iter().filter(stays).chain(&holder) {
         let role = if holder.as_ref() == Some(node) { Role::Primary } else { Role::Standby };
         after.instances.insert(node.clone(), InstanceGoal { role, runs: true, leaving: false });
     }
@@ -473,7 +478,7 @@ impl Turn<'_> {
         };
         let reached = |node: &NodeName| self.copy(node).map(|copy| copy.position);
         let preferred = |node: &NodeName| self.before.next.as_ref() == Some(node);
-        let best = self.placed.iter().filter(able).rev().max_by_key(|node| (reached(node), preferred(node)));
+        let best = self.copies.iter().filter(able).rev().max_by_key(|node| (reached(node), preferred(node)));
         let keep = self.outcome(self.before.clone(), self.replicas.clone());
         let Some(best) = best else {
             draft.because(Reason::NoCandidate { role: self.role.clone() });
