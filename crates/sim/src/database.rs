@@ -452,7 +452,7 @@ impl World {
             let verdict = self.checks.durability.opens(&names[n], &copy);
             self.judge(verdict);
         }
-        let sync = copy.rule.k > 0;
+        let sync = self.owes_standbys();
         self.ops_ok += news.min(16);
         let excused = self.checks.exclusivity.was_paused(now, n);
         let verdict = self.checks.durability.acknowledged(now, &names[n], &copy, seen, sync, excused);
@@ -462,6 +462,13 @@ impl World {
             let verdict = self.checks.leases.acts(n, role, self.boottime(n), &self.keys[role]);
             self.judge(verdict);
         }
+    }
+
+    /// Commits should wait for standbys, as the goal in force has it.
+    fn owes_standbys(&self) -> bool {
+        let goal = self.in_force.map(|goal| &self.goals[goal].goal);
+        let service = self.database_service().and_then(|service| goal?.services.get(&self.services[service]));
+        service.and_then(|service| service.replicas.as_ref()).is_some_and(|replicas| replicas.stored.k > 0)
     }
 
     /// Clients write to whoever takes them: each of these is one commit.

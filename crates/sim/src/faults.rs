@@ -151,6 +151,8 @@ impl World {
             Kind::InstanceCrash | Kind::InstanceHang => {
                 (strike.node, strike.service) = self.living(strike.pick).unwrap_or((strike.node, strike.service));
             }
+            Kind::PrimaryAgentFreeze | Kind::PrimaryLoss => strike.node = self.primary().unwrap_or(strike.node),
+            Kind::StandbyCrash => strike.node = self.standby(strike.pick).unwrap_or(strike.node),
             Kind::LeaderKill => strike.node = self.store.leader.unwrap_or(strike.node),
             _ if strike.is_lone() => {
                 let holder = self.grant_in_store(strike.role).and_then(|grant| self.node_named(&grant.holder));
@@ -159,6 +161,19 @@ impl World {
             _ => {}
         }
         strike
+    }
+
+    /// Where the database is primary.
+    fn primary(&self) -> Option<usize> {
+        (0..self.nodes.len()).rev().find(|n| self.nodes[*n].database.primary.is_some())
+    }
+
+    /// Where it is a standby: the first in an order that is the same whatever else has happened.
+    fn standby(&self, pick: u64) -> Option<usize> {
+        let service = self.database_service()?;
+        let stands_by =
+            |n: &usize| self.nodes[*n].instances[service].lives() && self.nodes[*n].database.primary.is_none();
+        (0..self.nodes.len()).filter(stands_by).min_by_key(|n| Rng::stream(pick, *n as u64).next())
     }
 
     /// Some instance that lives: the first in an order that is the same whatever else has happened.
@@ -215,8 +230,13 @@ impl World {
                 self.mend_after(lasts, Fault::CannotStart { node, service });
             }
             Kind::AgentKill | Kind::LeaderKill => self.kill_agent(node, lasts),
-            Kind::NodeKill => self.kill_node(node, lasts),
-            Kind::AgentFreeze => drop(self.stand_still(node, false, lasts)),
+            Kind::NodeKill | Kind::PrimaryLoss => self.kill_node(node, lasts),
+            Kind::StandbyCrash => {
+                if let Some(service) = self.database_service().filter(|_| !self.nodes[node].paused) {
+                    self.crash_instance(node, service);
+                }
+            }
+            Kind::AgentFreeze | Kind::PrimaryAgentFreeze => drop(self.stand_still(node, false, lasts)),
             Kind::NodePause => drop(self.stand_still(node, true, lasts)),
             Kind::ClockStop => self.stop_with_its_clock(node, lasts),
             Kind::DiskLoss => self.lose_disk(node, lasts),

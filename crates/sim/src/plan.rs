@@ -74,6 +74,12 @@ pub(crate) enum Kind {
     RestartStorm,
     /// Every machine loses its power at once.
     Blackout,
+    /// The agent beside the database's primary stands still, and the database goes on without it.
+    PrimaryAgentFreeze,
+    /// The node of the database's primary is lost.
+    PrimaryLoss,
+    /// A standby's database ends by itself.
+    StandbyCrash,
     /// The only fault of a run: the holder of a role is lost, its instance crashes, hangs or fails again and again, or it is
     /// asked to move.
     LoneLoss,
@@ -82,6 +88,11 @@ pub(crate) enum Kind {
     LoneFailure,
     LoneSwitchover,
 }
+
+/// What swarms that are about databases draw from besides.
+const DATABASE_KINDS: [Kind; 3] = [Kind::PrimaryAgentFreeze, Kind::PrimaryLoss, Kind::StandbyCrash];
+/// So many swarms in a thousand are.
+const DATABASE_BELOW: u64 = 300;
 
 /// What a swarm draws from.
 const KINDS: [Kind; 34] = [
@@ -187,6 +198,9 @@ impl Plan {
         if kinds.is_empty() {
             kinds.push(KINDS[rng.index(KINDS.len())]);
         }
+        if rng.chance(DATABASE_BELOW) {
+            kinds.extend(DATABASE_KINDS);
+        }
         let every = [500 * MS, 1500 * MS, 4 * SECOND][rng.index(3)];
         let until = rng.between(12 * SECOND, 26 * SECOND);
         let course = match rng.below(1000) {
@@ -249,7 +263,8 @@ impl Strike {
                 // The parent mostly starts it again at once.
                 self.lasts = if rng.chance(500) { rng.between(20 * MS, 300 * MS) } else { self.lasts };
             }
-            Kind::NodeKill => self.lasts = rng.between(SECOND, 8 * SECOND),
+            Kind::PrimaryAgentFreeze => self.lasts = rng.between(SECOND, 5 * SECOND),
+            Kind::NodeKill | Kind::PrimaryLoss => self.lasts = rng.between(SECOND, 8 * SECOND),
             Kind::BalancerKill => self.lasts = rng.between(100 * MS, 3 * SECOND),
             Kind::Isolation | Kind::Flapping => self.links = around(nodes, self.node),
             Kind::Halves => {
