@@ -377,7 +377,8 @@ impl Turn<'_> {
             .filter(|(node, m)| !m.known && !self.never_primary(node))
             .map(|(n, _)| n.clone())
             .collect();
-        if !silent.is_empty() && !(self.view.settled && silent.iter().all(|node| !self.members.present(node))) {
+        let gone = self.view.settled && silent.iter().all(|node| !self.members.present(node));
+        if !silent.is_empty() && !gone {
             draft.because(Reason::WaitingForNodes { missing: silent });
             return nobody(self);
         }

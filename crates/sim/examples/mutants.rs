@@ -11,7 +11,7 @@ use std::thread;
 use backstay_sim::{HUNTS, Hunted, Mutant, hunt};
 
 /// Seeds of one hunt.
-const SEEDS_MAX: u64 = 300;
+const SEEDS_MAX: u64 = 600;
 
 fn main() -> ExitCode {
     let only = std::env::args().nth(1);

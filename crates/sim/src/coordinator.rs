@@ -110,13 +110,6 @@ impl World {
             };
             observations.insert(name.clone(), fact);
         }
-        if self.mutant == Some(Mutant::OldReportBelieved) {
-            let believed = observations.values_mut().filter_map(|fact| match fact {
-                Fact::Known { value, .. } => Some(value),
-                Fact::Unknown => None,
-            });
-            believed.for_each(|report| report.generation = Generation(u64::MAX));
-        }
         if self.mutant == Some(Mutant::UnknownIsDead) {
             sessions.retain(|name, _| !silent.contains(name));
         }

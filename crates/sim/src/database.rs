@@ -247,8 +247,12 @@ impl World {
         self.nodes[n].database.primary = Some(reign);
         let copy = self.nodes[n].database.copy.clone();
         self.say(|w| format!("{}: its database is primary on timeline {}, at {position}", w.names[n], copy.timeline()));
-        let verdict = self.checks.durability.reigns(&self.names[n], &copy, is_new || open);
+        let verdict = self.checks.durability.reigns(&self.names[n], &copy, is_new);
         self.judge(verdict);
+        if open {
+            let verdict = self.checks.durability.opens(&self.names[n], &copy);
+            self.judge(verdict);
+        }
         let id = self.nodes[n].instances[service].id;
         self.push_in(MS, Happening::DatabaseTick { node: n, service, id });
         self.settle_commits(n);
@@ -373,9 +377,6 @@ impl World {
         let database = &mut self.nodes[n].database;
         let Some(receiver) = database.stream.as_mut().filter(|receiver| receiver.id == stream) else { return };
         (receiver.heard_at, receiver.is_taken) = (now, true);
-        if self.mutant == Some(Mutant::AcknowledgedBeforeFlush) {
-            self.talk(n, from, Talk::Acknowledge { from: n, stream, flushed: upto });
-        }
         let takes = self.rng.between(FLUSH_TAKES.0, FLUSH_TAKES.1);
         self.push_in(takes, Happening::Flushed { node: n, from, stream, history, upto });
     }
@@ -500,13 +501,12 @@ impl World {
         let covers = primary.is_some_and(|reign| confirmed(copy, reign, &self.names) >= reign.rule_from);
         ReplicaObservation {
             has_data: copy.has_data,
-            whole: (copy.whole && copy.has_data && !database.mending)
-                || self.mutant == Some(Mutant::BrokenCopyPromises),
+            whole: copy.whole && copy.has_data && !database.mending,
             position: copy.position(),
             streams: streams.map(|upstream| upstream.token),
             promised: copy.promised,
             rule: primary.map(|_| copy.rule.clone()),
-            rule_covers: covers || (primary.is_some() && self.mutant == Some(Mutant::CoverNotAwaited)),
+            rule_covers: covers,
             open: primary.is_some_and(|reign| reign.open),
         }
     }
@@ -547,7 +547,6 @@ impl World {
 
     /// Clears the upstream on disk, sees the receiver gone, then promises.
     pub(crate) fn promise(&mut self, n: usize, generation: Generation) {
-        let hasty = self.mutant == Some(Mutant::PromisedBeforeReceiverEnds);
         let slot = self.database_slot(n);
         if slot.is_some_and(|slot| slot.token.is_some() || slot.hung_since.is_some()) {
             return;
@@ -560,13 +559,7 @@ impl World {
             return;
         }
         database.ending = Some(generation);
-        if self.mutant != Some(Mutant::PromiseNotOnDisk) {
-            self.nodes[n].database.copy.upstream = None;
-        }
-        if hasty {
-            self.nodes[n].database.copy.promised = generation;
-            self.write_promise(n);
-        }
+        database.copy.upstream = None;
         let takes = self.rng.between(RECEIVER_ENDS.0, RECEIVER_ENDS.1);
         let run = self.nodes[n].run;
         self.push_in(takes, Happening::ReceiverEnded { node: n, run, generation });

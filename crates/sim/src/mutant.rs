@@ -47,22 +47,12 @@ pub enum Mutant {
     RuleAfterStart,
     /// A copy that has parted from the primary's follows it all the same.
     RejoinWithoutRewind,
-    /// A standby acknowledges what it has received, before it is on disk.
-    AcknowledgedBeforeFlush,
-    /// The smaller rule is believed to cover what was acknowledged before as soon as it is in effect.
-    CoverNotAwaited,
     /// The database waits for a new standby before the store knows of it.
     DatabaseBeforeStore,
-    /// A promise is written before the receiver is gone.
-    PromisedBeforeReceiverEnds,
-    /// A promise does not clear the upstream on disk: after a restart the old primary is followed again.
-    PromiseNotOnDisk,
     /// The store forgets a member before the database has stopped waiting for it.
     StoreForgetsFirst,
     /// Promises of an earlier asking are taken for this one's.
     OldPromiseCounts,
-    /// A copy that is just being made or rewound promises like a whole one.
-    BrokenCopyPromises,
     /// A new reign forgets that the last primary may be the only one to have a write.
     LastPrimaryForgotten,
     /// Positions are compared without their timelines.
@@ -71,8 +61,6 @@ pub enum Mutant {
     PositionsIgnored,
     /// A takeover takes the grant of a living primary although commits wait for nobody.
     CoverWithoutPromises,
-    /// A report from before the goal is believed to speak of its rule.
-    OldReportBelieved,
     /// What an agent has obeyed is not synced before it acts, and goes with the power.
     ObeyedUnsynced,
     /// A guard's deadline stands still while its machine is suspended.
@@ -105,19 +93,13 @@ impl Mutant {
             Self::OpensAtOnce,
             Self::RuleAfterStart,
             Self::RejoinWithoutRewind,
-            Self::AcknowledgedBeforeFlush,
-            Self::CoverNotAwaited,
             Self::DatabaseBeforeStore,
-            Self::PromisedBeforeReceiverEnds,
-            Self::PromiseNotOnDisk,
             Self::StoreForgetsFirst,
             Self::OldPromiseCounts,
-            Self::BrokenCopyPromises,
             Self::LastPrimaryForgotten,
             Self::TimelineIgnored,
             Self::PositionsIgnored,
             Self::CoverWithoutPromises,
-            Self::OldReportBelieved,
             Self::ObeyedUnsynced,
             Self::SuspendStopsGuard,
         ]
@@ -148,19 +130,13 @@ impl Mutant {
             Self::OpensAtOnce => "opens-at-once",
             Self::RuleAfterStart => "rule-after-start",
             Self::RejoinWithoutRewind => "rejoin-without-rewind",
-            Self::AcknowledgedBeforeFlush => "acknowledged-before-flush",
-            Self::CoverNotAwaited => "cover-not-awaited",
             Self::DatabaseBeforeStore => "database-before-store",
-            Self::PromisedBeforeReceiverEnds => "promised-before-receiver-ends",
-            Self::PromiseNotOnDisk => "promise-not-on-disk",
             Self::StoreForgetsFirst => "store-forgets-first",
             Self::OldPromiseCounts => "old-promise-counts",
-            Self::BrokenCopyPromises => "broken-copy-promises",
             Self::LastPrimaryForgotten => "last-primary-forgotten",
             Self::TimelineIgnored => "timeline-ignored",
             Self::PositionsIgnored => "positions-ignored",
             Self::CoverWithoutPromises => "cover-without-promises",
-            Self::OldReportBelieved => "old-report-believed",
             Self::ObeyedUnsynced => "obeyed-unsynced",
             Self::SuspendStopsGuard => "suspend-stops-guard",
         }

@@ -23,7 +23,7 @@ use crate::output::{Answer, Failure, Output, counted};
 /// Seeds that a thread takes at once: few enough that all threads end together.
 const BLOCK: u64 = 32;
 /// Seeds that every mutant gets to be caught in, when no range is named.
-const MUTANT_SEEDS: Seeds = Seeds { first: 1, last: 300 };
+const MUTANT_SEEDS: Seeds = Seeds { first: 1, last: 600 };
 /// Failed seeds that are listed for people.
 const FAILED_SHOWN: usize = 10;
 /// Lines of the trace that are shown of a run that broke a rule.
