@@ -384,7 +384,7 @@ impl World {
     /// What a stream brought is on disk.
     pub(crate) fn flushed(&mut self, n: usize, from: usize, stream: u64, history: &History, upto: u64) {
         let database = &mut self.nodes[n].database;
-        if !database.stream.is_some_and(|receiver| receiver.id == stream) {
+        if database.stream.is_none_or(|receiver| receiver.id != stream) {
             return;
         }
         let copy = &mut database.copy;
