@@ -424,6 +424,10 @@ mod tests {
                 plan.strikes.into_iter().map(|strike| format!("{:?}", strike.kind))
             })
             .collect();
-        assert_eq!(kinds.len(), KINDS.len() + LONE_KINDS.len(), "every kind is drawn: {kinds:?}");
+        assert_eq!(
+            kinds.len(),
+            KINDS.len() + DATABASE_KINDS.len() + LONE_KINDS.len(),
+            "every kind is drawn: {kinds:?}"
+        );
     }
 }
