@@ -212,7 +212,7 @@ impl Turn<'_> {
         if self.is_lost(holder) {
             return match self.grant {
                 // Nobody could promise anything: it may still be the only one there is.
-                _ if sync && self.replicas.stored.members.is_empty() => {
+                _ if sync && !self.can_ask() => {
                     draft.because(Reason::NoCandidate { role: self.role.clone() });
                     self.outcome(keep, self.replicas.clone())
                 }
@@ -237,6 +237,10 @@ impl Turn<'_> {
         if let Some(cause) = self.must_leave(holder) {
             return match other {
                 Some(other) => self.move_to(draft, holder, other, cause),
+                // It cannot work, so nobody can come to follow it: promises tell who has everything all the same.
+                None if cause == MoveCause::HolderFailing && self.weary(holder) && self.can_ask() => {
+                    self.ask(draft, Some(holder), cause)
+                }
                 None => {
                     draft.because(Reason::NoCandidate { role: self.role.clone() });
                     self.outcome(keep, self.tend(draft, holder))
@@ -277,7 +281,7 @@ impl Turn<'_> {
         let named_for = self.before.stood_for + self.view.goal_age;
         let free = self.grant.is_none() || self.replicas.covered;
         if speaks && free {
-            if named_for >= TAKE_WITHIN && self.replicas.stored.k > 0 && !self.replicas.stored.members.is_empty() {
+            if named_for >= TAKE_WITHIN && self.can_ask() {
                 return self.ask(draft, Some(holder), MoveCause::NotTaken);
             }
             draft.look_again_in(TAKE_WITHIN.saturating_sub(named_for).max(Duration::from_secs(1)));
@@ -318,6 +322,11 @@ impl Turn<'_> {
         let rank = |node: &NodeName| self.service.prefer.iter().position(|n| n == node).unwrap_or(usize::MAX);
         let better = |node: &NodeName| rank(node) < rank(holder) && !self.never_primary(node);
         self.service.failback == Failback::Auto && self.placed.iter().any(better)
+    }
+
+    /// There are members to promise.
+    fn can_ask(&self) -> bool {
+        self.replicas.stored.k > 0 && !self.replicas.stored.members.is_empty()
     }
 
     /// A planned move: the old primary stops first, so that everything it wrote is on the others.

@@ -127,8 +127,10 @@ impl World {
             other => panic!("no such state: {other}"),
         };
         let token = self.grants.get(&RoleKey::Service(id.clone())).map(|grant| grant.token);
-        let seen = InstanceObservation { failures, ..instance(state, health, token) };
-        self.report(node).instances.insert(id, seen);
+        let report = self.report(node);
+        let replica = report.instances.get(&id).and_then(|seen| seen.replica.clone());
+        let seen = InstanceObservation { failures, replica, ..instance(state, health, token) };
+        report.instances.insert(id, seen);
     }
 
     fn tick(&mut self, by: Duration) {
