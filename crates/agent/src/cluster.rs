@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let mut goal = Goal { generation: Generation(7), ..Goal::default() };
-        let primary = RoleGoal { holder: Some("n1".into()), ..RoleGoal::default() };
+        let primary = RoleGoal::held_by("n1".into());
         let service = ServiceGoal { primary: Some(primary), ..ServiceGoal::default() };
         goal.services.insert(ServiceId::app("till"), service);
         let reason = Reason::NodeLost { node: "n1".into() };

@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn held_by(node: &str) -> Goal {
-        let role = RoleGoal { holder: Some(node.into()), ..RoleGoal::default() };
+        let role = RoleGoal::held_by(node.into());
         let mut goal = Goal::default();
         goal.addresses.insert("front".into(), AddressGoal { role, chosen: None });
         goal

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backstay_model::{
     AddressGoal, AddressState, Grant, InstanceGoal, InstanceState, ListenerName, NodeName, Reason, Role, RoleGoal,
-    RoleKey, ServiceGoal, Subject,
+    RoleKey, ServiceGoal, ServiceId, Subject,
     reason::{MoveCause, WhyNot},
 };
 use backstay_spec::{Failback, ListenerSpec, ServiceSpec};
@@ -51,15 +51,10 @@ pub(crate) fn revise_service(
         let seen = view.instance(node, &service.id);
         seen.is_some_and(|i| i.state == InstanceState::Failed && i.failures >= FAILURES_TO_MOVE)
     };
-    // What failed there and was then stopped has not been mended by that; only a window without failures clears it, or
-    // that nobody else is left.
-    let weary = |node: &NodeName| {
-        let seen = view.instance(node, &service.id);
-        seen.is_some_and(|i| i.failures >= FAILURES_TO_MOVE && !i.is_well())
-    };
+    let weary = |node: &NodeName| is_weary(view, node, &service.id);
     let holder_is_here = before.primary.as_ref().and_then(|primary| primary.holder.as_ref());
     let holder_is_here = holder_is_here.is_some_and(|holder| members.present(holder));
-    let fresh = |node: &NodeName| members.get(node).is_some_and(|member| member.unfit.is_none()) && !weary(node);
+    let fresh = |node: &NodeName| members.fit(node) && !weary(node);
     let avoid_weary = holder_is_here || placed.iter().any(fresh);
     let trouble = |node: &NodeName| (fails(node) || (avoid_weary && weary(node))).then_some(WhyNot::Failing);
     let candidates = candidates(draft, members, &subject, placed, trouble);
@@ -67,7 +62,7 @@ pub(crate) fn revise_service(
     let chosen = choice(draft, view, members, &subject, before.chosen.as_ref(), &candidates, placed_here);
     let role_before = before.primary.clone().unwrap_or_default();
     let must_leave = role_before.holder.as_ref().and_then(|holder| match () {
-        _ if members.get(holder).is_some_and(|m| m.unfit == Some(WhyNot::Drained)) => Some(MoveCause::Drained),
+        _ if members.drained(holder) => Some(MoveCause::Drained),
         _ if members.present(holder) && !placed.contains(holder) => Some(MoveCause::NotAllowed),
         _ if fails(holder) => Some(MoveCause::HolderFailing),
         _ => None,
@@ -93,6 +88,12 @@ pub(crate) fn revise_service(
     after.primary = Some(after_role);
     say_placement(draft, service, &before, &after);
     draft.goal.services.insert(service.id.clone(), after);
+}
+
+/// An instance failed there again and again. That it was then stopped has not mended it; only a window without failures clears
+/// it, or that nobody else is left.
+pub(crate) fn is_weary(view: &View<'_>, node: &NodeName, service: &ServiceId) -> bool {
+    view.instance(node, service).is_some_and(|seen| seen.failures >= FAILURES_TO_MOVE && !seen.is_well())
 }
 
 /// Revises the holder of one listener's address.
@@ -201,9 +202,8 @@ pub(crate) fn failback(
     candidates: &[NodeName],
 ) -> Option<(NodeName, MoveCause)> {
     let present = before.holder.as_ref().or(before.next.as_ref())?;
-    let rank = |node: &NodeName| service.prefer.iter().position(|n| n == node).unwrap_or(usize::MAX);
     let better = service.prefer.iter().find(|node| candidates.contains(node))?;
-    if service.failback == Failback::Manual || rank(better) >= rank(present) {
+    if service.failback == Failback::Manual || service.preference(better) >= service.preference(present) {
         return None;
     }
     let steady_for = members.get(better).map_or(Duration::ZERO, |member| member.steady_for);
@@ -251,7 +251,7 @@ impl Contest<'_> {
         let next = next.or_else(|| self.wanted.clone().map(|(node, _)| node)).or_else(|| self.best());
         match (next, self.grant) {
             (next, Some(grant)) => {
-                draft.because(self.waits_for(grant));
+                draft.because(Reason::waiting_for(&self.role, grant));
                 RoleGoal { next, why: Some(cause), ..RoleGoal::default() }
             }
             (Some(next), None) => self.named(draft, next, cause),
@@ -263,7 +263,7 @@ impl Contest<'_> {
     }
 
     fn with_holder(&self, draft: &mut Draft, view: &View<'_>, members: &Members, holder: NodeName) -> RoleGoal {
-        let keep = RoleGoal { holder: Some(holder.clone()), ..RoleGoal::default() };
+        let keep = RoleGoal::held_by(holder.clone());
         let other = self.candidates.iter().find(|node| **node != holder).cloned();
         let held_by_it = self.grant.is_some_and(|grant| grant.holder == holder);
 
@@ -271,7 +271,7 @@ impl Contest<'_> {
         if !members.present(&holder) {
             return match (self.grant, other) {
                 (Some(grant), _) => {
-                    draft.because(self.waits_for(grant));
+                    draft.because(Reason::waiting_for(&self.role, grant));
                     keep
                 }
                 (None, Some(other)) => self.named(draft, other, MoveCause::HolderLost),
@@ -283,7 +283,7 @@ impl Contest<'_> {
         }
         // Somebody else still holds it, from before: it is their turn to release, not ours to hurry.
         if let Some(grant) = self.grant.filter(|grant| grant.holder != holder) {
-            draft.because(self.waits_for(grant));
+            draft.because(Reason::waiting_for(&self.role, grant));
             return keep;
         }
         // There, but it must go; it stays while nobody else could take over.
@@ -300,8 +300,7 @@ impl Contest<'_> {
             return self.asked(draft, &holder, wanted, cause);
         }
         // Named, free, and not taken. Only a holder that speaks is judged: unknown moves nothing.
-        let speaks = members.get(&holder).is_some_and(|member| member.known);
-        if !held_by_it && speaks {
+        if !held_by_it && members.speaks(&holder) {
             let named_for = self.before.stood_for + view.goal_age;
             match other {
                 Some(other) if named_for >= TAKE_WITHIN => return self.named(draft, other, MoveCause::NotTaken),
@@ -315,13 +314,9 @@ impl Contest<'_> {
         self.candidates.first().cloned()
     }
 
-    fn waits_for(&self, grant: &Grant) -> Reason {
-        Reason::WaitingForGrant { role: self.role.clone(), holder: grant.holder.clone(), token: grant.token }
-    }
-
     fn named(&self, draft: &mut Draft, node: NodeName, cause: MoveCause) -> RoleGoal {
         draft.because(Reason::HolderNamed { role: self.role.clone(), node: node.clone(), cause });
-        RoleGoal { holder: Some(node), ..RoleGoal::default() }
+        RoleGoal::held_by(node)
     }
 
     /// The first half of a planned move: nobody, and who is next. If nobody holds the grant, the second half at once.

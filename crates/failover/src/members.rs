@@ -48,6 +48,26 @@ impl Members {
         self.get(node).is_some_and(|member| member.present)
     }
 
+    /// It may take any role.
+    pub(crate) fn fit(&self, node: &NodeName) -> bool {
+        self.get(node).is_some_and(|member| member.unfit.is_none())
+    }
+
+    /// It may take a role that nobody better can: at worst it was lost too often of late.
+    pub(crate) fn fit_at_need(&self, node: &NodeName) -> bool {
+        self.get(node).is_some_and(|member| matches!(member.unfit, None | Some(WhyNot::HeldDown)))
+    }
+
+    /// It says something, so it can be judged: unknown moves nothing.
+    pub(crate) fn speaks(&self, node: &NodeName) -> bool {
+        self.get(node).is_some_and(|member| member.known)
+    }
+
+    /// An operator drains it.
+    pub(crate) fn drained(&self, node: &NodeName) -> bool {
+        self.get(node).is_some_and(|member| member.unfit == Some(WhyNot::Drained))
+    }
+
     /// The node that an operator asked for, if that can be answered by now: a coordinator that has not heard everybody yet
     /// does not refuse a move to a node that may be well.
     pub(crate) fn asked<'v>(&self, view: &'v View<'_>, subject: &Subject) -> Option<&'v NodeName> {
@@ -71,11 +91,8 @@ impl Members {
         }
         let asked = view.switchovers.get(&Subject::Service(service.id.clone())).cloned();
         let chosen = asked.or_else(|| goal.and_then(|goal| goal.chosen.clone()));
-        let returns = |node: &&NodeName| {
-            service.failback == Failback::Auto
-                && !current.contains(*node)
-                && self.get(node).is_some_and(|m| m.unfit.is_none())
-        };
+        let returns =
+            |node: &&NodeName| service.failback == Failback::Auto && !current.contains(*node) && self.fit(node);
         let mut pull: Vec<_> = chosen.into_iter().collect();
         let mut settling = Vec::new();
         for node in service.prefer.iter().filter(|node| current.contains(*node) || returns(node)) {

@@ -1,8 +1,10 @@
 //! What one node owes to the goal of a replicated database. Standbys run all the time, so this differs from a program that
 //! only its holder runs: a grant makes one of the running copies primary.
 
-use backstay_model::{Generation, InstanceObservation, Reign, ReplicaGoal};
-use backstay_model::{InstanceState, Role, RoleGoal, RoleKey, ServiceGoal, ServiceId, Step, Token};
+use backstay_model::{
+    Generation, InstanceObservation, InstanceState, NodeName, Reign, ReplicaGoal, Role, RoleKey, ServiceGoal,
+    ServiceId, Step,
+};
 
 use crate::next_step::{Local, is_ours};
 
@@ -25,7 +27,7 @@ pub(crate) fn owed(
     steps.push(Step::Start { service: id.clone(), role: Role::Standby, token: None, generation, reign: None });
     match &primary.holder {
         Some(upstream) => follow(id, upstream, generation, local, steps),
-        None => promise(id, primary, replicas, local, seen, steps),
+        None => promise(id, replicas, local, seen, steps),
     }
 }
 
@@ -61,13 +63,7 @@ fn hold(
 }
 
 /// A standby follows the holder once that has its grant; until then, and while nobody is named, it stays with whom it has (S7).
-fn follow(
-    id: &ServiceId,
-    upstream: &backstay_model::NodeName,
-    generation: Generation,
-    local: &Local<'_>,
-    steps: &mut Vec<Step>,
-) {
+fn follow(id: &ServiceId, upstream: &NodeName, generation: Generation, local: &Local<'_>, steps: &mut Vec<Step>) {
     if let Some(grant) = local.grants.get(&RoleKey::Service(id.clone())).filter(|grant| grant.holder == *upstream) {
         let (service, upstream, token) = (id.clone(), upstream.clone(), grant.token);
         steps.push(Step::Follow { service, upstream, token, generation });
@@ -77,14 +73,13 @@ fn follow(
 /// A member of the stored set that is asked promises, if it has a whole copy and has not yet.
 fn promise(
     id: &ServiceId,
-    primary: &RoleGoal,
     replicas: &ReplicaGoal,
     local: &Local<'_>,
     seen: Option<&InstanceObservation>,
     steps: &mut Vec<Step>,
 ) {
     let whole = seen.and_then(|seen| seen.replica.as_ref()).is_some_and(|copy| copy.whole);
-    let (Some(asked), None, true) = (replicas.asks, &primary.holder, whole) else { return };
+    let Some(asked) = replicas.asks.filter(|_| whole) else { return };
     if replicas.stored.members.contains(local.node) {
         steps.push(Step::Promise { service: id.clone(), generation: asked });
     }
@@ -104,7 +99,6 @@ pub(crate) fn is_wanted(id: &ServiceId, service: &ServiceGoal, local: &Local<'_>
         return service.instances.contains_key(local.node);
     }
     let named = service.primary.as_ref().is_some_and(|primary| primary.holder.as_ref() == Some(local.node));
-    let under = |token: Option<Token>, held: Token| token.is_none_or(|token| token == held);
     let grant = local.grants.get(&RoleKey::Service(id.clone()));
-    named && grant.is_some_and(|grant| is_ours(grant, local) && under(seen.token, grant.token))
+    named && grant.is_some_and(|grant| is_ours(grant, local) && seen.token.is_none_or(|token| token == grant.token))
 }

@@ -67,6 +67,13 @@ pub struct RoleGoal {
     pub stood_for: Duration,
 }
 
+impl RoleGoal {
+    /// This node should hold it, and nothing else is under way.
+    pub fn held_by(node: NodeName) -> Self {
+        Self { holder: Some(node), ..Self::default() }
+    }
+}
+
 /// A listener's address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AddressGoal {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::grant::Grant;
 use crate::ids::{ListenerName, NodeName, RoleKey, ServiceId, Token};
 use crate::observation::millis;
 use crate::role::{DomainLevel, Role};
@@ -364,6 +365,11 @@ impl fmt::Display for WhyNot {
 }
 
 impl Reason {
+    /// A role waits for the end of somebody's grant.
+    pub fn waiting_for(role: &RoleKey, grant: &Grant) -> Self {
+        Self::WaitingForGrant { role: role.clone(), holder: grant.holder.clone(), token: grant.token }
+    }
+
     /// Whom `explain` shows it for: the thing it is about first, then the nodes it names.
     pub fn subjects(&self) -> Vec<Subject> {
         let role = |role: &RoleKey| match role {

@@ -1,4 +1,4 @@
-//! Runs seeds: `seeds FIRST LAST`, `seeds trace SEED`, `seeds mutants MAX`.
+//! Runs seeds: `seeds FIRST LAST`, `seeds moves LAST`, `seeds trace SEED`.
 
 use backstay_sim::{Options, run, run_many};
 
@@ -6,14 +6,6 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(1);
     match words.first().map(String::as_str) {
-        Some("mutants") => {
-            for (mutant, seed) in backstay_sim::mutants(number(1)) {
-                let options = Options { mutant: Some(mutant), ..Options::default() };
-                let why = seed.and_then(|seed| run(seed, &options).violation).unwrap_or_default();
-                let seed = seed.map_or("NOT CAUGHT".to_owned(), |seed| format!("seed {seed}"));
-                println!("{:<26} {seed:<10} {why}", mutant.name());
-            }
-        }
         Some("moves") => {
             let reports = (1..=number(1)).map(|seed| run(seed, &Options::default()));
             let mut most: Vec<_> = reports

@@ -6,8 +6,8 @@ use std::time::Duration;
 use backstay_failover::{Hold, Local, next_steps};
 use backstay_model::memory::{Answer, Command, Compare, Op, Renewal, Renewed, Txn};
 use backstay_model::{
-    AddressState, Generation, Health, InstanceObservation, InstanceState, Observation, Promise, RoleKey, ServiceId,
-    Step, Token, lease,
+    AddressState, Generation, Health, InstanceObservation, InstanceState, Observation, Promise, RoleKey, Step, Token,
+    lease,
 };
 
 use crate::clock::{MS, SECOND};
@@ -17,7 +17,7 @@ use crate::message::{Context, Message, Sent};
 use crate::mutant::Mutant;
 use crate::network::Passage;
 use crate::node::{Instance, StoreView};
-use crate::store::{POSITION_KEY, PROMISE_PREFIX, encode_grant, encode_promise};
+use crate::store::{POSITION_KEY, PROMISE_PREFIX, encode_grant, encode_position, encode_promise};
 use crate::world::{Happening, World};
 
 /// How often an agent renews, reports and looks (DESIGN §6).
@@ -455,7 +455,7 @@ impl World {
         match step {
             Step::TakeGrant { role, token, instead_of } => self.take_grant(n, role, *token, *instead_of),
             Step::ReleaseGrant { role, .. } => self.release_grant(n, role),
-            Step::Start { service, token, reign, .. } => match self.service_named(service) {
+            Step::Start { service, token, reign, .. } => match self.service_index(service) {
                 Some(number) if self.is_database(number) => self.start_database(n, number, *token, reign.as_ref()),
                 _ => self.start_instance(n, service, *token),
             },
@@ -526,13 +526,8 @@ impl World {
         let Some(agent) = &self.nodes[n].agent else { return };
         let compares =
             vec![Compare::Revision { key: self.keys[role].clone(), revision: agent.view.grant_revisions[role] }];
-        let promise = Promise { generation: Generation::ZERO, position };
-        let put = Op::Put { key: POSITION_KEY.to_owned(), value: encode_promise(promise), session: None };
+        let put = Op::Put { key: POSITION_KEY.to_owned(), value: encode_position(position), session: None };
         self.ask_store(n, Context::Publish, Command::Txn(Txn { compares, then: vec![put], otherwise: Vec::new() }));
-    }
-
-    fn service_named(&self, id: &ServiceId) -> Option<usize> {
-        self.services.iter().position(|known| known == id)
     }
 
     fn release_grant(&mut self, n: usize, role: &RoleKey) {

@@ -175,7 +175,7 @@ impl World {
         let (Some(service), Some(agent)) = (self.database_service(), &self.nodes[n].agent) else {
             return BTreeMap::new();
         };
-        agent.view.published.iter().map(|(position, _)| (self.services[service].clone(), *position)).collect()
+        agent.view.published.iter().map(|position| (self.services[service].clone(), *position)).collect()
     }
 
     /// A goal that says promises cover its holder: the store must really have them.
@@ -362,7 +362,7 @@ fn moves_at_once(parent: &Goal, goal: &mut Goal) -> Vec<RoleKey> {
         .filter_map(|(role, _, after)| Some((role, after.next.clone()?)))
         .collect();
     for (role, next) in &asked {
-        let named = RoleGoal { holder: Some(next.clone()), ..RoleGoal::default() };
+        let named = RoleGoal::held_by(next.clone());
         match role {
             RoleKey::Coordinator => {}
             RoleKey::Service(id) => {

@@ -8,9 +8,14 @@ use std::rc::Rc;
 
 use backstay_model::replica as order;
 use backstay_model::{
-    Generation, Health, InstanceState, Lsn, NodeName, Position, Promise, ReplicaObservation, SyncRule, Timeline, Token,
+    Generation, Health, InstanceState, NodeName, Position, Promise, ReplicaObservation, SyncRule, Token,
 };
 
+mod copy;
+
+pub(crate) use copy::{Copy, History};
+
+use self::copy::{Upstream, common, continued};
 use crate::clock::{MS, SECOND};
 use crate::mutant::Mutant;
 use crate::network::Passage;
@@ -28,30 +33,6 @@ const RECEIVER_ENDS: (u64, u64) = (MS, 80 * MS);
 const REWIND_TAKES: (u64, u64) = (200 * MS, 2 * SECOND);
 const COPY_TAKES: (u64, u64) = (500 * MS, 4 * SECOND);
 const PROMOTION_TAKES: (u64, u64) = (20 * MS, 200 * MS);
-
-/// Branches of the log, oldest first: a timeline, and the place from which it goes on.
-pub(crate) type History = Rc<Vec<(u32, u64)>>;
-
-/// What is on one node's disk.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Copy {
-    pub(crate) history: History,
-    pub(crate) flushed: u64,
-    pub(crate) has_data: bool,
-    pub(crate) whole: bool,
-    /// A copy that was made or rewound is whole once it is here.
-    pub(crate) must_reach: u64,
-    pub(crate) upstream: Option<Upstream>,
-    pub(crate) promised: Generation,
-    pub(crate) rule: SyncRule,
-}
-
-/// Whom a copy follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Upstream {
-    node: usize,
-    token: Token,
-}
 
 /// A database on one node: what is on its disk, and what its processes know.
 #[derive(Debug, Default)]
@@ -120,41 +101,6 @@ pub(crate) enum Talk {
         stream: u64,
         flushed: u64,
     },
-}
-
-/// Where two histories part: everything before is the same.
-fn common(one: &History, one_end: u64, other: &History, other_end: u64) -> u64 {
-    let end = |history: &History, at: usize, last: u64| history.get(at + 1).map_or(last, |(_, from)| *from);
-    let mut shared = 0;
-    for (at, (mine, theirs)) in one.iter().zip(other.iter()).enumerate() {
-        if mine != theirs {
-            break;
-        }
-        let (my_end, their_end) = (end(one, at, one_end), end(other, at, other_end));
-        shared = my_end.min(their_end);
-        if my_end != their_end {
-            break;
-        }
-    }
-    shared
-}
-
-impl Copy {
-    pub(crate) fn timeline(&self) -> u32 {
-        self.history.last().map_or(0, |(timeline, _)| *timeline)
-    }
-
-    pub(crate) fn position(&self) -> Position {
-        // A branch of which nothing is there yet does not count.
-        let reached = self.history.iter().rev().find(|(_, from)| *from < self.flushed || self.flushed == 0);
-        Position { timeline: Timeline(reached.map_or(0, |(timeline, _)| *timeline)), lsn: Lsn(self.flushed) }
-    }
-
-    /// Whether it has this place of this timeline.
-    pub(crate) fn contains(&self, timeline: u32, lsn: u64) -> bool {
-        let branch = self.history.iter().rev().find(|(_, from)| *from < lsn);
-        lsn <= self.flushed && branch.is_some_and(|(found, _)| *found == timeline)
-    }
 }
 
 impl Database {
@@ -435,29 +381,30 @@ impl World {
 
     /// Acknowledges to clients what the rule says is safe.
     fn settle_commits(&mut self, n: usize) {
-        let (now, names) = (self.now, self.names.clone());
-        let database = &mut self.nodes[n].database;
-        let Some(reign) = &mut database.primary else { return };
-        let confirmed = confirmed(&database.copy, reign, &names);
+        let Database { copy, primary: Some(reign), .. } = &mut self.nodes[n].database else { return };
+        let confirmed = confirmed(copy, reign, &self.names);
         let opens = !reign.open && confirmed >= reign.opens_at;
         reign.open |= opens;
         // What was found at the start is there for all to see once clients come, whoever has it.
-        let seen = if reign.open { confirmed.max(reign.opens_at).min(database.copy.flushed) } else { 0 };
+        let seen = if reign.open { confirmed.max(reign.opens_at).min(copy.flushed) } else { 0 };
         if seen <= reign.acknowledged || !reign.open {
             return;
         }
         let news = seen - reign.acknowledged;
         reign.acknowledged = seen;
-        let copy = database.copy.clone();
-        if opens {
-            let verdict = self.checks.durability.opens(&names[n], &copy);
-            self.judge(verdict);
-        }
-        let sync = self.owes_standbys();
         self.ops_ok += news.min(16);
+        self.check_acknowledged(n, seen, opens);
+    }
+
+    /// Shows the checkers what a primary tells its clients.
+    fn check_acknowledged(&mut self, n: usize, seen: u64, opens: bool) {
+        let (now, name, copy) = (self.now, &self.names[n], &self.nodes[n].database.copy);
+        let opened = if opens { self.checks.durability.opens(name, copy) } else { Ok(()) };
         let excused = self.checks.exclusivity.was_paused(now, n);
-        let verdict = self.checks.durability.acknowledged(now, &names[n], &copy, seen, sync, excused);
-        self.judge(verdict);
+        let sync = self.owes_standbys();
+        let told = self.checks.durability.acknowledged(now, name, copy, seen, sync, excused);
+        self.judge(opened);
+        self.judge(told);
         let role = self.database_service().and_then(|service| self.role_of_service(service));
         if let Some(role) = role.filter(|_| !excused) {
             let verdict = self.checks.leases.acts(n, role, self.boottime(n), &self.keys[role]);
@@ -513,17 +460,14 @@ impl World {
 
     /// The primary's commits wait for these from now on.
     pub(crate) fn sync_database(&mut self, n: usize, rule: &SyncRule) {
-        let everybody = self.mutant == Some(Mutant::DatabaseBeforeStore);
-        let names = self.names.clone();
-        let database = &mut self.nodes[n].database;
-        let Some(reign) = &mut database.primary else { return };
+        let Database { copy, primary: Some(reign), .. } = &mut self.nodes[n].database else { return };
         let mut rule = rule.clone();
-        if everybody {
-            rule.members.extend(reign.senders.keys().map(|sender| names[*sender].clone()));
+        if self.mutant == Some(Mutant::DatabaseBeforeStore) {
+            rule.members.extend(reign.senders.keys().map(|sender| self.names[*sender].clone()));
         }
-        if database.copy.rule != rule {
-            database.copy.rule = rule;
-            reign.rule_from = database.copy.flushed;
+        if copy.rule != rule {
+            copy.rule = rule;
+            reign.rule_from = copy.flushed;
             self.settle_commits(n);
         }
     }
@@ -595,49 +539,4 @@ fn confirmed(copy: &Copy, reign: &Reign, names: &[NodeName]) -> u64 {
     let mut places: Vec<u64> = reign.senders.iter().filter_map(counts).collect();
     places.sort_unstable_by(|one, other| other.cmp(one));
     places.get(k - 1).copied().unwrap_or(0)
-}
-
-/// A copy's own history up to its end, then the source's: whoever skips the comparison keeps what is not the source's.
-fn continued(copy: &Copy, source: &History) -> History {
-    let own = copy.history.iter().filter(|(_, from)| *from < copy.flushed);
-    let mut history: Vec<(u32, u64)> = own.copied().collect();
-    let after = source.iter().filter(|(_, from)| *from >= copy.flushed).copied();
-    let current = source.iter().rev().find(|(_, from)| *from < copy.flushed).map(|(timeline, _)| *timeline);
-    if let Some(current) = current.filter(|current| history.last().is_none_or(|(own, _)| own != current)) {
-        history.push((current, copy.flushed));
-    }
-    history.extend(after);
-    Rc::new(history)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn history(branches: &[(u32, u64)]) -> History {
-        Rc::new(branches.to_vec())
-    }
-
-    #[test]
-    fn histories_part_where_a_timeline_was_left() {
-        let (old, new) = (history(&[(1, 0)]), history(&[(1, 0), (2, 100)]));
-        assert_eq!(common(&old, 130, &new, 150), 100);
-        assert_eq!(common(&old, 90, &new, 150), 90);
-        assert_eq!(common(&new, 120, &new, 150), 120);
-        assert_eq!(common(&history(&[]), 0, &new, 150), 0);
-        assert_eq!(common(&history(&[(1, 0), (3, 100)]), 110, &new, 150), 100);
-    }
-
-    #[test]
-    fn a_copy_has_what_is_on_its_own_branches() {
-        let copy = Copy { history: history(&[(1, 0), (2, 100)]), flushed: 120, ..Copy::default() };
-        assert!(copy.contains(1, 100));
-        assert!(copy.contains(2, 101));
-        assert!(!copy.contains(1, 101), "the old timeline went another way");
-        assert!(!copy.contains(2, 121));
-        let kept = Copy { history: history(&[(1, 0)]), flushed: 130, ..Copy::default() };
-        let joined = Copy { history: continued(&kept, &copy.history), flushed: 140, ..Copy::default() };
-        assert!(!joined.contains(2, 110), "without a rewind it keeps its own");
-        assert!(joined.contains(2, 140));
-    }
 }

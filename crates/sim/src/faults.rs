@@ -139,9 +139,10 @@ impl World {
         let strike = self.aimed(strike);
         self.faults.struck += 1;
         self.note(&strike);
-        match strike.kind {
-            _ if strike.is_lone() => self.strike_alone(&strike),
-            _ => self.strike_with(&strike),
+        if strike.is_lone() {
+            self.strike_alone(&strike);
+        } else {
+            self.strike_with(&strike);
         }
     }
 
@@ -197,14 +198,17 @@ impl World {
                 self.roles[strike.role].to_string()
             }
             Kind::Loss => format!("{} in a thousand", strike.amount),
-            Kind::Delay | Kind::SlowCommit | Kind::WallStep | Kind::NearLapse => {
+            Kind::Delay
+            | Kind::SlowCommit
+            | Kind::SlowDisk
+            | Kind::WallStep
+            | Kind::WallStepAhead
+            | Kind::NearLapse => {
                 format!("{} ms", strike.amount / MS)
             }
-            Kind::SlowDisk => format!("{} ms", strike.amount / MS),
             Kind::Flapping => format!("{} times", strike.waits.len().div_ceil(2)),
             Kind::RestartStorm => format!("{} times", strike.waits.len()),
             Kind::Drift => format!("{} ppm", strike.amount as i64 - DRIFT_PPM_MAX as i64),
-            Kind::WallStepAhead => format!("{} ms", strike.amount / MS),
             _ => String::new(),
         };
         let struck = Struck {

@@ -21,7 +21,7 @@ const BACK_OFF: u64 = 250 * MS;
 const BACK_OFF_MAX: u64 = 5_000 * MS;
 
 impl World {
-    fn service_index(&self, service: &ServiceId) -> Option<usize> {
+    pub(crate) fn service_index(&self, service: &ServiceId) -> Option<usize> {
         self.services.iter().position(|known| known == service)
     }
 

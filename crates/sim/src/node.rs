@@ -142,7 +142,7 @@ pub(crate) struct StoreView {
     pub(crate) grant_revisions: Vec<u64>,
     pub(crate) sessions: Rc<BTreeMap<NodeName, Session>>,
     pub(crate) promises: BTreeMap<NodeName, (Promise, u64)>,
-    pub(crate) published: Option<(Position, u64)>,
+    pub(crate) published: Option<Position>,
 }
 
 impl StoreView {
@@ -180,7 +180,7 @@ impl StoreView {
                 Change::Promise { node, revision, promise } => {
                     self.promises.insert(node.clone(), (*promise, *revision));
                 }
-                Change::Published { position, revision } => self.published = Some((*position, *revision)),
+                Change::Published(position) => self.published = Some(*position),
             }
             self.position += 1;
         }

@@ -61,7 +61,7 @@ pub(crate) enum Change {
     /// A member of a synchronous set has promised.
     Promise { node: NodeName, revision: u64, promise: Promise },
     /// An asynchronous primary has said where it is.
-    Published { position: Position, revision: u64 },
+    Published(Position),
     /// Sessions opened or ended.
     Sessions(Rc<BTreeMap<NodeName, Session>>),
 }
@@ -143,17 +143,24 @@ pub(crate) const POSITION_KEY: &str = "position";
 
 /// The value of a promise's key.
 pub(crate) fn encode_promise(promise: Promise) -> Vec<u8> {
-    let Promise { generation, position } = promise;
-    [&generation.0.to_le_bytes()[..], &position.timeline.0.to_le_bytes(), &position.lsn.0.to_le_bytes()].concat()
+    [&promise.generation.0.to_le_bytes()[..], &encode_position(promise.position)].concat()
+}
+
+/// A position, as the store has it.
+pub(crate) fn encode_position(position: Position) -> Vec<u8> {
+    [&position.timeline.0.to_le_bytes()[..], &position.lsn.0.to_le_bytes()].concat()
+}
+
+fn decode_position(value: &[u8]) -> Option<Position> {
+    let timeline = u32::from_le_bytes(value.get(..4)?.try_into().ok()?);
+    let lsn = u64::from_le_bytes(value.get(4..12)?.try_into().ok()?);
+    Some(Position { timeline: Timeline(timeline), lsn: Lsn(lsn) })
 }
 
 /// The promise that a value stands for.
 pub(crate) fn decode_promise(value: &[u8]) -> Option<Promise> {
     let generation = u64::from_le_bytes(value.get(..8)?.try_into().ok()?);
-    let timeline = u32::from_le_bytes(value.get(8..12)?.try_into().ok()?);
-    let lsn = u64::from_le_bytes(value.get(12..20)?.try_into().ok()?);
-    let position = Position { timeline: Timeline(timeline), lsn: Lsn(lsn) };
-    Some(Promise { generation: Generation(generation), position })
+    Some(Promise { generation: Generation(generation), position: decode_position(value.get(8..)?)? })
 }
 
 /// The value of a grant's key.
@@ -437,9 +444,7 @@ impl World {
             return;
         }
         if let (POSITION_KEY, Some(value)) = (event.key.as_str(), event.value.as_deref()) {
-            let revision = event.revision;
-            let position = decode_promise(value).map(|promise| promise.position);
-            self.store.changes.extend(position.map(|position| Change::Published { position, revision }));
+            self.store.changes.extend(decode_position(value).map(Change::Published));
             return;
         }
         let Some(role) = self.role_of_key(&event.key) else { return };

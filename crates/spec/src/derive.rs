@@ -121,6 +121,11 @@ impl Spec {
 }
 
 impl ServiceSpec {
+    /// How much a node is preferred: 0 is first; a node that is not named comes after all that are.
+    pub fn preference(&self, node: &NodeName) -> usize {
+        self.prefer.iter().position(|preferred| preferred == node).unwrap_or(usize::MAX)
+    }
+
     /// How many instances the model asks for, over all sites.
     pub fn instances_wanted(&self) -> u32 {
         self.instances_per_site().saturating_mul(u32::try_from(self.sites.len().max(1)).unwrap_or(u32::MAX))

@@ -17,7 +17,7 @@ use std::time::Duration;
 use backstay_spec::Spec;
 use serde::Serialize;
 
-pub(crate) use self::system::sync_standbys;
+pub use self::system::sync_standbys;
 use self::system::{NodeNo, Part, PartKind, System, Verdict};
 pub use self::thing::Thing;
 pub use self::times::{ejection, takeover, takeover_of_database};

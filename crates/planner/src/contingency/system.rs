@@ -140,7 +140,7 @@ fn part_kind(spec: &Spec, service: &ServiceSpec) -> PartKind {
 }
 
 /// How many standbys a commit waits for: as stated, else one where nothing may be lost.
-pub(crate) fn sync_standbys(spec: &Spec, service: &ServiceSpec) -> u32 {
+pub fn sync_standbys(spec: &Spec, service: &ServiceSpec) -> u32 {
     match &service.workload {
         Workload::Postgres(postgres) => postgres.sync.unwrap_or(u32::from(spec.goal.max_loss == MaxLoss::Zero)),
         Workload::App(_) => 0,
